@@ -1,0 +1,1 @@
+"""What a user imports: the contract's stubs, the client, the command line."""

@@ -1,0 +1,1 @@
+"""The audio service: speech found and scored."""

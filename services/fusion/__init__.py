@@ -1,0 +1,1 @@
+"""Fusion: from the ledger of branches to one calibrated verdict."""

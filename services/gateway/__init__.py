@@ -1,0 +1,1 @@
+"""The gateway: ingest, decode, fan-out, the public API."""

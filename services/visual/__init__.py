@@ -1,0 +1,1 @@
+"""The visual service: faces found, followed and scored."""

@@ -1,0 +1,1 @@
+"""From data to weights to the model repository, and the reports about them."""
