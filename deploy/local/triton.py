@@ -1,0 +1,169 @@
+"""NVIDIA Triton on one machine without a GPU or Docker: the server inside the ``nvidia-pytriton`` package.
+
+It lives in an environment of its own, because its Python backend needs numpy 1. The package holds no ONNX
+Runtime backend, so one of ours (``onnxruntime_backend/model.py``) takes that name; the model repository is
+the very one that NVIDIA's image serves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.errors import BonafideError
+from services.common.models import ModelRepository
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+BACKEND = Path(__file__).parent / "onnxruntime_backend" / "model.py"
+
+# Run by the interpreter of Triton's environment, which knows where its own packages and libpython are.
+_DESCRIBE = """
+import importlib.metadata as m, json, sys, sysconfig as s
+print(json.dumps({
+    "packages": s.get_path("purelib"),
+    "library": f"{s.get_config_var('LIBDIR')}/{s.get_config_var('INSTSONAME')}",
+    "version": f"{sys.version_info.major}.{sys.version_info.minor}",
+    "numpy": m.version("numpy"),
+}))
+"""
+
+
+class TritonUnavailableError(Exception):
+    """Triton cannot run on this machine; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TritonInstallation:
+    """Where the server, its Python backend and the interpreter of its models are."""
+
+    python: Path
+    packages: Path
+    libpython: Path
+    python_version: str
+
+    @property
+    def server(self) -> Path:
+        """The server's executable."""
+        return self.packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+
+
+@dataclass(frozen=True, slots=True)
+class TritonPlan:
+    """One server to be: what it loads, where it listens, and the name its shared memory carries."""
+
+    installation: TritonInstallation
+    repository: Path
+    models: Sequence[str]
+    backends: Path
+    grpc_port: int
+    metrics_port: int
+    shared_memory_prefix: str
+
+    def command(self) -> list[str]:
+        """The server's command line."""
+        return [
+            str(self.installation.server),
+            f"--model-repository={self.repository}",
+            f"--backend-directory={self.backends}",
+            f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
+            "--model-control-mode=explicit",
+            *(f"--load-model={name}" for name in self.models),
+            "--allow-http=false",
+            "--grpc-address=127.0.0.1",
+            f"--grpc-port={self.grpc_port}",
+            "--metrics-address=127.0.0.1",
+            f"--metrics-port={self.metrics_port}",
+            "--allow-gpu-metrics=false",
+            "--exit-timeout-secs=5",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables that the server adds to the caller's."""
+        libraries = [self.installation.packages / "nvidia_pytriton.libs", self.installation.libpython.parent]
+        return {
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+            # The backend's stub runs the first python3 on PATH.
+            "PATH": os.pathsep.join([str(self.installation.python.parent), os.environ.get("PATH", "")]),
+        }
+
+
+def find_installation(environment: Path) -> TritonInstallation:
+    """Find a usable Triton in a virtual environment.
+
+    Raises:
+        TritonUnavailableError: this machine or this environment cannot run it.
+    """
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise TritonUnavailableError("Triton needs Linux on x86_64")
+    python = environment / "bin" / "python3"
+    if not python.exists():
+        raise TritonUnavailableError(f"there is no {environment.name} environment (make triton)")
+    answer = subprocess.run(  # noqa: S603 - our own interpreter and text
+        [python, "-I", "-c", _DESCRIBE], capture_output=True, text=True, check=False
+    )
+    if answer.returncode != 0:
+        raise TritonUnavailableError(f"{environment.name} is incomplete (make triton)")
+    facts = json.loads(answer.stdout)
+    if int(facts["numpy"].split(".")[0]) >= 2:  # noqa: PLR2004
+        raise TritonUnavailableError(
+            f"{environment.name} holds numpy {facts['numpy']}, with which Triton's models read zeros: it needs numpy 1"
+        )
+    installation = TritonInstallation(
+        python=python.absolute(),
+        packages=Path(facts["packages"]),
+        libpython=Path(facts["library"]),
+        python_version=facts["version"],
+    )
+    if not installation.server.is_file():
+        raise TritonUnavailableError(f"{environment.name} holds no Triton server (make triton)")
+    if installation.libpython.suffix == ".a" or not installation.libpython.is_file():
+        raise TritonUnavailableError("this Python has no shared libpython, which Triton's Python backend needs")
+    return installation
+
+
+def assemble_backends(installation: TritonInstallation, directory: Path) -> None:
+    """Lay out a backend directory: Triton's Python backend, and ours under the name ``onnxruntime``.
+
+    Copies rather than links: Triton refuses a library whose real path is outside the directory.
+    """
+    root = installation.packages / "pytriton" / "tritonserver"
+    sources = {
+        "python": [
+            root / "backends" / "python" / "libtriton_python.so",
+            root / "backends" / "python" / "triton_python_backend_utils.py",
+            root / "python_backend_stubs" / installation.python_version / "triton_python_backend_stub",
+        ],
+        "onnxruntime": [BACKEND],
+    }
+    for backend, files in sources.items():
+        (directory / backend).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copy2(file, directory / backend / file.name)
+
+
+def loadable_models(repository: ModelRepository) -> tuple[list[str], dict[str, str]]:
+    """Names of the models that may be served, and for each of the others the reason why not."""
+    loadable: list[str] = []
+    refused: dict[str, str] = {}
+    for name in repository.names():
+        if not (repository.root / name / "config.pbtxt").is_file():
+            continue
+        try:
+            repository.verified(name)
+        except BonafideError as error:
+            refused[name] = error.message
+        else:
+            loadable.append(name)
+    return loadable, refused
+
+
+def remove_shared_memory(prefix: str) -> None:
+    """Remove what a server that was killed left behind under its shared-memory prefix."""
+    for file in SHARED_MEMORY.glob(f"{prefix}*"):
+        file.unlink(missing_ok=True)
