@@ -74,7 +74,15 @@ class ServiceProcess:
         self._state = ""
 
     async def run(self) -> None:
-        """Serve; returns after a graceful drain."""
+        """Serve until SIGTERM or SIGINT; returns after a graceful drain."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await self.serve(stop)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set; returns after a graceful drain."""
         size = self._settings.max_message_bytes
         server = grpc.aio.server(
             options=[
@@ -93,10 +101,6 @@ class ServiceProcess:
         await server.start()
         host = self._settings.listen.rpartition(":")[0]
         _log.info("%s listens on %s:%d", self._service.title, host, port)
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         watch = asyncio.create_task(self._watch_readiness())
         await stop.wait()
         watch.cancel()

@@ -35,13 +35,13 @@ def test_verified_model_is_served(tmp_path: Path) -> None:
 def test_one_altered_byte_is_refused_by_name(tmp_path: Path) -> None:
     file = make_model(tmp_path)
     file.write_bytes(b"weighty")
-    with pytest.raises(ModelRepositoryError, match="m/1/model.onnx"):
+    with pytest.raises(ModelRepositoryError, match=r"m/1/model\.onnx"):
         ModelRepository(tmp_path).verified("m")
 
 
 def test_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     make_model(tmp_path).unlink()
-    with pytest.raises(ModelRepositoryError, match="m/1/model.onnx is missing"):
+    with pytest.raises(ModelRepositoryError, match=r"m/1/model\.onnx is missing"):
         ModelRepository(tmp_path).verified("m")
 
 
