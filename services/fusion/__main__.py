@@ -1,0 +1,42 @@
+"""Composition of the fusion service."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
+from services.common.server import Check, Service, models_ready, run
+from services.fusion.pipeline import FusionPipeline
+from services.fusion.servicer import FusionServicer
+from services.fusion.settings import FusionSettings
+from services.fusion.store import HeadStore
+from services.fusion.synchrony import SYNC_MODEL, Synchrony
+
+
+def build(settings: FusionSettings) -> Service:
+    """The service that these settings describe."""
+    repository = settings.repository()
+    engine = settings.open_engine()
+    store = HeadStore(settings.heads, settings.policies, settings.default_policy)
+    pipeline = FusionPipeline(store, Synchrony(engine, repository))
+    servicer = FusionServicer(pipeline, settings.call_seconds)
+    return Service(
+        title="fusion",
+        names=(fusion_pb2.DESCRIPTOR.services_by_name["FusionService"].full_name,),
+        register=lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server),
+        ready=_readiness(store, models_ready(repository, engine, required=(), optional=(SYNC_MODEL,))),
+        close=(engine.close,),
+    )
+
+
+def _readiness(store: HeadStore, models: Check) -> Check:
+    async def check() -> None:
+        await asyncio.to_thread(store.refresh)
+        await models()
+
+    return check
+
+
+if __name__ == "__main__":
+    options = FusionSettings()
+    run(build(options), options)
