@@ -7,11 +7,14 @@ the very one that NVIDIA's image serves.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +83,7 @@ class TritonPlan:
             "--metrics-address=127.0.0.1",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
+            "--allow-cpu-metrics=false",
             "--exit-timeout-secs=5",
         ]
 
@@ -127,10 +131,11 @@ def find_installation(environment: Path) -> TritonInstallation:
     return installation
 
 
-def assemble_backends(installation: TritonInstallation, directory: Path) -> None:
+def assemble_backends(installation: TritonInstallation, parent: Path) -> Path:
     """Lay out a backend directory: Triton's Python backend, and ours under the name ``onnxruntime``.
 
-    Copies rather than links: Triton refuses a library whose real path is outside the directory.
+    Copies rather than links: Triton refuses a library whose real path is outside the directory. The
+    directory is named after its content and never changed, so servers that run may share it.
     """
     root = installation.packages / "pytriton" / "tritonserver"
     sources = {
@@ -141,10 +146,19 @@ def assemble_backends(installation: TritonInstallation, directory: Path) -> None
         ],
         "onnxruntime": [BACKEND],
     }
-    for backend, files in sources.items():
-        (directory / backend).mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy2(file, directory / backend / file.name)
+    digest = hashlib.sha256()
+    for file in itertools.chain.from_iterable(sources.values()):
+        digest.update(file.read_bytes())
+    directory = parent / f"backends-{digest.hexdigest()[:12]}"
+    if not directory.is_dir():
+        parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix="backends-draft-", dir=parent))
+        for backend, files in sources.items():
+            (draft / backend).mkdir()
+            for file in files:
+                shutil.copy2(file, draft / backend / file.name)
+        draft.rename(directory)
+    return directory
 
 
 def loadable_models(repository: ModelRepository) -> tuple[list[str], dict[str, str]]:
@@ -163,7 +177,14 @@ def loadable_models(repository: ModelRepository) -> tuple[list[str], dict[str, s
     return loadable, refused
 
 
-def remove_shared_memory(prefix: str) -> None:
-    """Remove what a server that was killed left behind under its shared-memory prefix."""
-    for file in SHARED_MEMORY.glob(f"{prefix}*"):
-        file.unlink(missing_ok=True)
+def shared_memory_prefix(pid: int) -> str:
+    """Prefix of the shared-memory files of a server that the process ``pid`` starts."""
+    return f"bonafide-{pid}-"
+
+
+def remove_shared_memory(pid: int) -> None:
+    """Remove what a killed server may have left: that of ``pid``, and of any starter that is no more."""
+    for file in SHARED_MEMORY.glob("bonafide-*"):
+        starter = file.name.split("-")[1]
+        if starter == str(pid) or (starter.isdecimal() and not Path("/proc", starter).exists()):
+            file.unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""The whole system on one machine: Triton and the four services as processes on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from deploy.local import triton
+from deploy.local.processes import ManagedProcess, free_ports, port_is_free, stop_together
+from services.common.models import ModelRepository
+from services.common.settings import EngineChoice
+
+ROOT = Path(__file__).resolve().parents[2]
+TRITON = "triton"
+MODEL_SERVICES = ("visual", "audio", "fusion")
+GATEWAY = "gateway"
+_PAUSE_SECONDS = 0.05
+_NOT_READY = "not ready: "  # how services.common.server logs why
+_CHANNEL_OPTIONS = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 100),
+]
+
+
+class StackError(Exception):
+    """The stack cannot run; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """How to run the stack.
+
+    ``gateway_port`` 0 picks a free one. ``start_seconds`` bounds the whole start; a service that answers
+    but is not ready ``patience_seconds`` after everything it depends on is taken as refusing to serve.
+    ``environment`` is added to every process.
+    """
+
+    gateway_port: int = 0
+    engine: EngineChoice = EngineChoice.AUTO
+    repository: Path = ROOT / "model_repository"
+    run_directory: Path = ROOT / ".run"
+    triton_environment: Path = ROOT / ".venv-triton"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    start_seconds: float = 90.0
+    patience_seconds: float = 4.0
+    grace_seconds: float = 8.0
+
+
+class Stack:
+    """Starts every process, waits until each is ready, and stops all of them; a context manager.
+
+    Start it from a thread that lives as long as the stack: the processes die with that thread. ``say``
+    receives one line for each process as it becomes ready.
+    """
+
+    def __init__(self, options: StackOptions, say: Callable[[str], None] = print) -> None:
+        self._options = options
+        self._say = say
+        self._processes: dict[str, ManagedProcess] = {}
+        self._began = 0.0
+        self.addresses: dict[str, str] = {}
+        self.engine = EngineChoice.EMBEDDED
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def gateway(self) -> str:
+        """HOST:PORT of the public API."""
+        return self.addresses[GATEWAY]
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    def start(self) -> None:
+        """Start everything and return when the gateway is ready.
+
+        Raises:
+            StackError: a process ended, refuses to serve, or took too long; nothing is left running.
+        """
+        port = self._options.gateway_port
+        if port and not port_is_free(port):
+            raise StackError(f"127.0.0.1:{port} is taken: is another stack running?")
+        self._began = time.monotonic()
+        try:
+            self._launch()
+            for name in self._processes:
+                self._await_ready(name)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything, the gateway first, and remove shared memory."""
+        layers = [[GATEWAY], MODEL_SERVICES, [TRITON]]
+        try:
+            for layer in layers:
+                present = [self._processes[name] for name in layer if name in self._processes]
+                stop_together(present, self._options.grace_seconds)
+        finally:
+            for process in self._processes.values():
+                process.kill()
+            self._processes.clear()
+            triton.remove_shared_memory(os.getpid())
+
+    def ended(self) -> str | None:
+        """Why the stack no longer runs whole, or None while it does."""
+        for name, process in self._processes.items():
+            if process.exit_code is not None:
+                return f"{name} ended with code {process.exit_code}: {process.last_line()} (log: {process.log})"
+        return None
+
+    def _launch(self) -> None:
+        ports = free_ports(2 + len(MODEL_SERVICES) + 1)
+        triton_port, metrics_port, *service_ports, gateway_port = ports
+        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(MODEL_SERVICES, service_ports, strict=True)}
+        self.engine = self._launch_triton(triton_port, metrics_port)
+        shared = {
+            "ENGINE": self.engine.value,
+            "TRITON_ADDRESS": self.addresses.get(TRITON, ""),
+            "MODEL_REPOSITORY": str(self._options.repository),
+        }
+        for name in MODEL_SERVICES:
+            self._launch_service(name, shared)
+        self.addresses[GATEWAY] = f"127.0.0.1:{self._options.gateway_port or gateway_port}"
+        peers = {f"{name.upper()}_ADDRESS": self.addresses[name] for name in MODEL_SERVICES}
+        self._launch_service(GATEWAY, peers | {"MODEL_REPOSITORY": shared["MODEL_REPOSITORY"]})
+
+    def _launch_triton(self, grpc_port: int, metrics_port: int) -> EngineChoice:
+        options = self._options
+        if options.engine is EngineChoice.EMBEDDED:
+            return EngineChoice.EMBEDDED
+        try:
+            installation = triton.find_installation(options.triton_environment)
+        except triton.TritonUnavailableError as error:
+            if options.engine is EngineChoice.TRITON:
+                raise StackError(str(error)) from error
+            self._say(f"{TRITON:8} not here: {error}; the services run the models themselves")
+            return EngineChoice.EMBEDDED
+        models, refused = triton.loadable_models(ModelRepository(options.repository))
+        for reason in refused.values():
+            self._say(f"{TRITON:8} leaves out a model: {reason}")
+        plan = triton.TritonPlan(
+            installation=installation,
+            repository=options.repository,
+            models=models,
+            backends=triton.assemble_backends(installation, options.run_directory),
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            shared_memory_prefix=triton.shared_memory_prefix(os.getpid()),
+        )
+        self._launch_process(TRITON, plan.command(), plan.environment())
+        self.addresses |= {TRITON: f"127.0.0.1:{grpc_port}", "triton-metrics": f"127.0.0.1:{metrics_port}"}
+        return EngineChoice.TRITON
+
+    def _launch_service(self, name: str, settings: Mapping[str, str]) -> None:
+        settings = {"LISTEN": self.addresses[name], **settings}
+        environment = {f"BONAFIDE_{name.upper()}_{key}": value for key, value in settings.items()}
+        self._launch_process(name, [sys.executable, "-P", "-m", f"services.{name}"], environment)
+
+    def _launch_process(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+        log = self._options.run_directory / "logs" / f"{name}.log"
+        self._processes[name] = ManagedProcess(name, command, {**self._options.environment, **environment}, log)
+
+    def _await_ready(self, name: str) -> None:
+        """Wait for SERVING; everything that ``name`` depends on is ready already."""
+        process = self._processes[name]
+        answered_since: float | None = None
+        with grpc.insecure_channel(self.addresses[name], options=_CHANNEL_OPTIONS) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            while True:
+                status = _health(stub)
+                now = time.monotonic()
+                if status == health_pb2.HealthCheckResponse.SERVING:
+                    break
+                if status is not None:
+                    answered_since = answered_since or now
+                self._raise_if_hopeless(process, answered_since, now)
+                time.sleep(_PAUSE_SECONDS)
+        seconds = time.monotonic() - self._began
+        self._say(f"{name:8} ready on {self.addresses[name]} after {seconds:.1f} s")
+
+    def _raise_if_hopeless(self, process: ManagedProcess, answered_since: float | None, now: float) -> None:
+        if process.exit_code is not None:
+            what = f"ended with code {process.exit_code}"
+        elif answered_since is not None and now - answered_since > self._options.patience_seconds:
+            what = "refuses to serve"
+        elif now - self._began > self._options.start_seconds:
+            what = "was not ready in time"
+        else:
+            return
+        reason = process.last_line(_NOT_READY).partition(_NOT_READY)[2] or process.last_line()
+        raise StackError(f"{process.name} {what}: {reason} (log: {process.log})")
+
+
+def _health(stub: Any) -> int | None:  # noqa: ANN401 - grpc_health is untyped
+    """The health status, or None when the server does not answer yet."""
+    try:
+        return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0).status)
+    except grpc.RpcError:
+        return None
+
+
+@contextlib.contextmanager
+def stop_signals_raise() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; main thread only."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
