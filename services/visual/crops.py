@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-FACE_MARGIN = 1.3
-"""Side of the crop over the longer side of the detected box."""
+FACE_MARGIN = 1.1
+"""Side of the crop over the longer side of the detected box. The detector's box fills the DFDC training crops
+(median 1.0 of their side), so that a wider margin would train on repeated edges and serve real surroundings."""
 FACE_CROP_SIZE = 224
 """Side of the crops that the patch gate and the frame classifier take, pixels."""
 MIN_FACE_SIZE = 32.0
