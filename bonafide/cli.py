@@ -1,0 +1,218 @@
+"""The ``bonafide`` command: run the stack, analyse clips, list the models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bonafide import analysis as answers
+from bonafide.client import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_SECONDS,
+    BadInputError,
+    Client,
+    ClientError,
+    Event,
+    ServedModel,
+    ServerUnreachableError,
+)
+from bonafide.report import print_report, render_models
+from bonafide.wording import STAGES
+from services.common.errors import BonafideError
+from services.common.evidence import Branch
+from services.common.models import ModelRepository
+from services.common.settings import EngineChoice
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_UNREACHABLE = 3
+_SERVER_VARIABLE = "BONAFIDE_SERVER"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0 done, 1 the server failed, 2 bad input, 3 server unreachable."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bonafide", description="Is a clip bona fide or a deepfake?")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    server = argparse.ArgumentParser(add_help=False)
+    server.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get(_SERVER_VARIABLE, DEFAULT_ADDRESS),
+        help=f"gateway to ask (default: ${_SERVER_VARIABLE} or {DEFAULT_ADDRESS})",
+    )
+
+    up = commands.add_parser("up", help="run the whole stack in the foreground until Ctrl-C")
+    up.add_argument("--port", type=int, default=int(DEFAULT_ADDRESS.rpartition(":")[2]), help="the gateway's port")
+    up.add_argument("--engine", type=EngineChoice, choices=list(EngineChoice), default=EngineChoice.AUTO)
+    up.set_defaults(command=_up)
+
+    analyze = commands.add_parser("analyze", parents=[server], help="analyse clips")
+    analyze.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    analyze.add_argument("--json", action="store_true", help="print one JSON object a file and nothing else")
+    analyze.add_argument(
+        "--branches",
+        type=_branches,
+        default=[],
+        metavar="NAME,NAME",
+        help=f"run only these of {', '.join(Branch)}",
+    )
+    analyze.add_argument("--policy", default="", metavar="NAME", help="decision policy (default: the server's)")
+    analyze.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="SECONDS")
+    analyze.set_defaults(command=_analyze)
+
+    models = commands.add_parser("models", parents=[server], help="list the models and what they were trained on")
+    models.add_argument("--json", action="store_true", help="print one JSON array")
+    models.set_defaults(command=_models)
+    return parser
+
+
+def _branches(text: str) -> list[Branch]:
+    try:
+        return [Branch(name.strip()) for name in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(Branch)}") from None
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    with Client(options.server) as client:
+        return max(_analyze_one(client, file, options) for file in options.files)
+
+
+def _analyze_one(client: Client, file: Path, options: argparse.Namespace) -> int:
+    try:
+        with _Progress(file.name) as progress:
+            analysis = client.analyze(
+                file,
+                branches=options.branches,
+                policy=options.policy,
+                timeout=options.timeout,
+                on_event=progress.show,
+            )
+    except ClientError as error:
+        _complain(f"{file}: {error.message} [{error.reason}]")
+        if options.json:
+            problem = {"code": error.code, "reason": error.reason, "message": error.message}
+            print(json.dumps({"file": str(file), "error": problem}), flush=True)
+        return _exit_code(error)
+    if options.json:
+        print(json.dumps({"file": str(file), **analysis.to_dict()}), flush=True)
+    else:
+        print_report(Console(), str(file), analysis)
+    return EXIT_DONE
+
+
+def _exit_code(error: ClientError) -> int:
+    if isinstance(error, BadInputError):
+        return EXIT_BAD_INPUT
+    return EXIT_UNREACHABLE if isinstance(error, ServerUnreachableError) else EXIT_FAILED
+
+
+class _Progress:
+    """A live bar on stderr, when stderr is a terminal."""
+
+    def __init__(self, title: str) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn(title), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("sending", total=100)
+        self._landed: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, event: Event) -> None:
+        """Move the bar, or note a branch that has ended."""
+        if isinstance(event, answers.Progress):
+            stage = STAGES[event.stage]
+            self._bar.update(self._task, completed=event.percent, description=" ".join([stage, *self._landed]))
+        else:
+            self._landed.append(event.branch)
+
+
+def _models(options: argparse.Namespace) -> int:
+    try:
+        with Client(options.server) as client:
+            models = client.models()
+    except ServerUnreachableError:
+        from deploy.local.stack import ROOT  # noqa: PLC0415 - needs more packages than a client has
+
+        _complain(f"no server answers at {options.server}: listing the model repository on disk")
+        models = _models_on_disk(ModelRepository(ROOT / "model_repository"))
+    except ClientError as error:
+        _complain(error.message)
+        return _exit_code(error)
+    if options.json:
+        print(json.dumps([_model_fields(model) for model in models]))
+    else:
+        Console().print(render_models(models))
+    return EXIT_DONE
+
+
+def _model_fields(model: ServedModel) -> dict[str, str]:
+    return {name: getattr(model, name) for name in ServedModel.__slots__}
+
+
+def _models_on_disk(repository: ModelRepository) -> list[ServedModel]:
+    models = []
+    for name in repository.names():
+        try:
+            card = repository.verified(name)
+        except BonafideError as error:
+            _complain(error.message)
+            continue
+        models.append(ServedModel(name, card.version, card.sha256, card.trained_on, card.headline, card.licence))
+    return models
+
+
+def _up(options: argparse.Namespace) -> int:
+    # Only here: a client needs none of it.
+    from deploy.local.stack import Stack, StackError, StackOptions, stop_signals_raise  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    with stop_signals_raise():
+        try:
+            with Stack(StackOptions(gateway_port=options.port, engine=options.engine), say) as stack:
+                say(f"up: bonafide analyze FILE (Ctrl-C stops, engine {stack.engine})")
+                while (problem := stack.ended()) is None:
+                    time.sleep(0.5)
+        except StackError as error:
+            _complain(str(error))
+            return EXIT_FAILED
+        except KeyboardInterrupt:
+            say("stopped")
+            return EXIT_DONE
+    _complain(problem)
+    return EXIT_FAILED
+
+
+def _complain(text: str) -> None:
+    print(f"bonafide: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
