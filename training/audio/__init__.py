@@ -1,0 +1,1 @@
+"""Training of the audio branch: speech in, spoof_classifier out."""
