@@ -35,28 +35,48 @@ MOUTH_MIDDLE = 223.0
 
 
 @dataclass(frozen=True, slots=True)
-class Eye:
-    """Lines of one eye in portrait pixels, found once with the face landmarker."""
+class Line:
+    """Points of a curve, portrait pixels."""
 
-    upper_lid: Points
-    lower_lid: Points
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def at(self, x: Floats) -> Floats:
+        """Height of the curve at some columns."""
+        return np.interp(x, self.x, self.y).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """One eye of the portrait, its curves found once with the face landmarker."""
+
+    upper_lid: Line
+    lower_lid: Line
     brow: float
 
 
 EYES = (
     Eye(
-        ((195.8, 100.9), (196.6, 100.1), (197.7, 99.3), (199.7, 98.3), (203.1, 97.9))
-        + ((206.6, 98.4), (210.1, 100.1), (212.6, 102.3), (213.8, 103.7)),
-        ((195.8, 100.9), (197.3, 102.1), (198.8, 102.9), (201.1, 103.7), (204.5, 104.2))
-        + ((207.8, 104.0), (211.0, 103.8), (213.0, 103.9), (213.8, 103.7)),
-        91.0,
+        Line(
+            (195.8, 196.6, 197.7, 199.7, 203.1, 206.6, 210.1, 212.6, 213.8),
+            (100.9, 100.1, 99.3, 98.3, 97.9, 98.4, 100.1, 102.3, 103.7),
+        ),
+        Line(
+            (195.8, 197.3, 198.8, 201.1, 204.5, 207.8, 211.0, 213.0, 213.8),
+            (100.9, 102.1, 102.9, 103.7, 104.2, 104.0, 103.8, 103.9, 103.7),
+        ),
+        brow=91.0,
     ),
     Eye(
-        ((237.2, 105.0), (238.6, 103.6), (241.3, 101.7), (245.0, 100.3), (248.7, 100.2))
-        + ((252.0, 101.0), (254.0, 102.2), (255.1, 103.2), (255.8, 104.0)),
-        ((237.2, 105.0), (238.1, 105.2), (240.1, 105.5), (243.1, 106.0), (246.6, 106.5))
-        + ((250.0, 106.4), (252.5, 105.9), (254.2, 105.1), (255.8, 104.0)),
-        93.5,
+        Line(
+            (237.2, 238.6, 241.3, 245.0, 248.7, 252.0, 254.0, 255.1, 255.8),
+            (105.0, 103.6, 101.7, 100.3, 100.2, 101.0, 102.2, 103.2, 104.0),
+        ),
+        Line(
+            (237.2, 238.1, 240.1, 243.1, 246.6, 250.0, 252.5, 254.2, 255.8),
+            (105.0, 105.2, 105.5, 106.0, 106.5, 106.4, 105.9, 105.1, 104.0),
+        ),
+        brow=93.5,
     ),
 )
 
@@ -112,9 +132,9 @@ def _smooth(position: float) -> float:
 def _head_motion(time: float, phases: npt.NDArray[Any], sway: float, width: int, height: int) -> npt.NDArray[Any]:
     """The similarity that moves the still picture, float64 [2, 3]."""
     across, down, tilt, nod = np.sin(2 * np.pi * np.array([0.23, 0.31, 0.17, 0.13]) * time + phases) * sway
-    motion = cv2.getRotationMatrix2D((width / 2, height / 2), 1.5 * tilt, 1 + 0.01 * nod)
+    motion = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), 1.5 * tilt, 1 + 0.01 * nod), np.float64)
     motion[:, 2] += np.array([across, down]) * height / 50
-    return np.asarray(motion)
+    return motion
 
 
 class _Puppet:
@@ -125,12 +145,13 @@ class _Puppet:
 
         self._scale = height / VIEW_HEIGHT
         self._corner = np.array(VIEW_CENTRE) - np.array([width, height]) / (2 * self._scale)
+        portrait: Picture = data.astronaut()  # type: ignore[no-untyped-call]
         place = np.array(
             [[self._scale, 0, -self._corner[0] * self._scale], [0, self._scale, -self._corner[1] * self._scale]]
         )
         self._still = np.asarray(
             cv2.warpAffine(
-                np.asarray(data.astronaut()),
+                portrait,
                 place,
                 (width, height),
                 flags=cv2.INTER_CUBIC,
@@ -162,11 +183,10 @@ class _Puppet:
 
     def _close(self, eye: Eye, source: Floats, closed: float) -> None:
         """Draw the skin between brow and upper lid down over the eye; ``source`` is where each pixel comes from."""
-        upper, lower = (np.array(line, np.float32) for line in (eye.upper_lid, eye.lower_lid))
-        inside = (self._x[0] > upper[0, 0]) & (self._x[0] < upper[-1, 0])
+        inside = (self._x[0] > eye.upper_lid.x[0]) & (self._x[0] < eye.upper_lid.x[-1])
         x = self._x[0, inside]
-        lid = np.interp(x, upper[:, 0], upper[:, 1]).astype(np.float32)
-        edge = lid + np.float32(closed) * (np.interp(x, lower[:, 0], lower[:, 1]).astype(np.float32) - lid)
+        lid = eye.upper_lid.at(x)
+        edge = lid + np.float32(closed) * (eye.lower_lid.at(x) - lid)
         y = self._y[:, inside]
         skin = (y > eye.brow) & (y < edge)
         stretched = eye.brow + (y - eye.brow) * (lid - eye.brow) / np.maximum(edge - eye.brow, np.float32(1e-3))

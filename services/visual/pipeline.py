@@ -1,0 +1,190 @@
+"""The story of one request: find faces, follow them, judge them, watch what they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.common.errors import BonafideError
+from services.common.evidence import (
+    Behaviour,
+    Branch,
+    FaceTrack,
+    ModelInfo,
+    MotionSequence,
+    Outcome,
+    ReasonCode,
+    VisualEvidence,
+)
+from services.common.inference import InferenceEngine
+from services.common.media import Frame
+from services.common.models import ModelCard
+from services.visual import behaviour, detection, landmarks, ledger
+from services.visual.batching import ModelCalls
+from services.visual.detection import Picture, detect
+from services.visual.judging import MODELS, Judge
+from services.visual.landmarks import FaceView, find_meshes
+from services.visual.motion import lip_motion
+from services.visual.scoring import FRAME_MODEL, PATCH_MODEL, Choice, choose_crops, face_size
+from services.visual.settings import VisualSettings
+from services.visual.tracking import Track, Tracking, View, between, follow, thumbnail
+
+REQUIRED_MODELS = (detection.MODEL, landmarks.MODEL, PATCH_MODEL, FRAME_MODEL)
+OPTIONAL_MODELS = (MODELS[Branch.TEMPORAL],)
+LONGEST_INTERPOLATION_US = 500_000
+"""Between two detections further apart than this a face's place is not guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one face did in the dense window."""
+
+    behaviour: Behaviour
+    motion: MotionSequence | None
+
+
+class VisualPipeline:
+    """Analyses the pictures of one clip at a time; holds no state between clips.
+
+    Args:
+        engine: where the networks run.
+        settings: limits, batch sizes, and where the model cards are.
+    """
+
+    def __init__(self, engine: InferenceEngine, settings: VisualSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    async def analyze(
+        self, survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch], *, timeout: float
+    ) -> VisualEvidence:
+        """Say what the pictures of one clip show.
+
+        Args:
+            survey: frames spread over the clip at native resolution, in time order.
+            dense: frames of one window in close succession, in time order; may be empty.
+            branches: which of PATCH, FRAME and TEMPORAL to score.
+            timeout: seconds for everything; branches that do not make it are reported as timed out.
+
+        Returns:
+            One report a visual branch, and what is known of each face.
+        """
+        if not survey and not dense:
+            return _nothing(branches, ReasonCode.NO_VIDEO)
+        settings = self._settings
+        calls = ModelCalls(self._engine, timeout=timeout, in_flight=settings.calls_in_flight)
+        cards = await asyncio.to_thread(self._deployed)
+        try:
+            tracking = await self._find_tracks(calls, survey, dense)
+        except BonafideError as error:
+            return VisualEvidence(ledger.complete(ledger.failure(branch, error) for branch in branches))
+        took_part = {detection.MODEL}
+        if not tracking.tracks:
+            return _nothing(branches, ReasonCode.NO_FACE, self._infos(cards, took_part))
+
+        pictures = [frame.pixels for frame in survey], [frame.pixels for frame in dense]
+        crops = choose_crops(tracking.tracks, *pictures, Choice(settings.max_crops_per_track, settings.max_crops))
+        judge = Judge(calls, cards, batch=settings.score_batch)
+        reports, observations = await asyncio.gather(
+            judge.reports(crops, branches), self._observe(calls, tracking.tracks, dense)
+        )
+
+        took_part |= {MODELS[report.branch] for report in reports if report.outcome is Outcome.SCORED}
+        took_part |= {landmarks.MODEL} if observations else set()
+        return VisualEvidence(
+            reports=ledger.complete(reports),
+            tracks=tuple(_face_track(track, *pictures, observations.get(track.track_id)) for track in tracking.tracks),
+            tracks_skipped=tracking.skipped,
+            motions=tuple(seen.motion for seen in observations.values() if seen.motion is not None),
+            models=self._infos(cards, took_part),
+        )
+
+    def _deployed(self) -> dict[str, ModelCard]:
+        """Cards of the models in the repository that this service uses."""
+        repository = self._settings.repository()
+        present = set(repository.names())
+        return {name: repository.card(name) for name in (*REQUIRED_MODELS, *OPTIONAL_MODELS) if name in present}
+
+    def _infos(self, cards: dict[str, ModelCard], names: Iterable[str]) -> tuple[ModelInfo, ...]:
+        used = [cards[name] for name in sorted(names) if name in cards]
+        return tuple(ModelInfo(card.name, card.version, card.sha256, self._engine.kind) for card in used)
+
+    async def _find_tracks(self, calls: ModelCalls, survey: Sequence[Frame], dense: Sequence[Frame]) -> Tracking:
+        """Detect faces in all survey frames and every few dense ones, and follow them."""
+        every = self._settings.detect_every
+        chosen = sorted({*range(0, len(dense), every), *([len(dense) - 1] if dense else [])})
+        places = [(False, index) for index in range(len(survey))] + [(True, index) for index in chosen]
+        frames = [dense[index] if of_dense else survey[index] for of_dense, index in places]
+        found = await detect(calls, [frame.pixels for frame in frames], batch=self._settings.detection_batch)
+
+        def join() -> Tracking:
+            views = []
+            for (of_dense, index), frame, faces in zip(places, frames, found, strict=True):
+                height, width = frame.pixels.shape[:2]
+                fractions = faces.scaled(1 / width, 1 / height)
+                views.append(View(frame.time_us, of_dense, index, fractions, thumbnail(frame.pixels)))
+            return follow(views, most=self._settings.max_tracks)
+
+        return await asyncio.to_thread(join)
+
+    async def _observe(
+        self, calls: ModelCalls, tracks: Sequence[Track], dense: Sequence[Frame]
+    ) -> dict[int, Observation]:
+        """Lay meshes on the faces of the dense frames and read blinks and lips off them.
+
+        This is evidence beside the scores, so running out of time or engine here loses no branch.
+        """
+        times = [frame.time_us for frame in dense]
+        views: dict[int, dict[int, FaceView]] = {}
+        left = self._settings.max_meshes
+        for track in tracks:
+            places = between(track, times, longest_gap_us=LONGEST_INTERPOLATION_US)
+            if places and len(places) <= left:
+                left -= len(places)
+                views[track.track_id] = {
+                    index: _face_view(dense[index].pixels, box, points) for index, (box, points) in places.items()
+                }
+        batch = self._settings.landmark_batch
+        try:
+            found = await asyncio.gather(
+                *(find_meshes(calls, list(of_track.values()), batch=batch) for of_track in views.values())
+            )
+        except BonafideError:
+            return {}
+
+        def read() -> dict[int, Observation]:
+            observations = {}
+            for (track_id, of_track), meshes in zip(views.items(), found, strict=True):
+                samples = [behaviour.Sample(times[index], mesh) for index, mesh in zip(of_track, meshes, strict=True)]
+                observations[track_id] = Observation(behaviour.observe(samples), lip_motion(track_id, samples))
+            return observations
+
+        return await asyncio.to_thread(read)
+
+
+def _face_view(picture: Picture, box: detection.FloatArray, points: detection.FloatArray) -> FaceView:
+    size = np.array([picture.shape[1], picture.shape[0]], np.float32)
+    return FaceView(picture, box * np.tile(size, 2), points * size)
+
+
+def _face_track(
+    track: Track, survey: Sequence[Picture], dense: Sequence[Picture], seen: Observation | None
+) -> FaceTrack:
+    native = [sighting for sighting in track.sightings if not sighting.dense] or track.sightings
+    sizes = [face_size(sighting, (dense if sighting.dense else survey)[sighting.index]) for sighting in native]
+    return FaceTrack(
+        track_id=track.track_id,
+        start_us=track.sightings[0].time_us,
+        end_us=track.sightings[-1].time_us,
+        box=track.box,
+        face_size=float(np.median(sizes)),
+        detections=len(track.sightings),
+        behaviour=seen.behaviour if seen is not None else Behaviour(),
+    )
+
+
+def _nothing(branches: frozenset[Branch], reason: ReasonCode, models: tuple[ModelInfo, ...] = ()) -> VisualEvidence:
+    return VisualEvidence(ledger.complete(ledger.not_applicable(branch, reason) for branch in branches), models=models)
