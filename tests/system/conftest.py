@@ -1,0 +1,57 @@
+"""The real stack, started once: four services and Triton (where it runs) as processes on loopback."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bonafide.analysis import Analysis
+from bonafide.client import Client
+from deploy.local.stack import Stack, StackOptions
+from tests.system.watching import Baseline
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    options = StackOptions(
+        run_directory=tmp_path_factory.mktemp("run"),
+        environment={"BONAFIDE_GATEWAY_MAX_FILE_BYTES": str(64 << 20)},
+    )
+    with Stack(options) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def still_whole(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test that used the stack, all of its processes are still alive."""
+    yield
+    if "stack" in request.fixturenames:
+        stack: Stack = request.getfixturevalue("stack")
+        assert stack.ended() is None
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack) -> Iterator[Client]:
+    with Client(stack.gateway) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def data_directory() -> Path:
+    path = Path(os.environ.get("BONAFIDE_DATA", "../shared/data"))
+    if not (path / "clips" / "clips.tsv").is_file():
+        pytest.skip("no shared data: set BONAFIDE_DATA")
+    return path
+
+
+@pytest.fixture
+def baseline(stack: Stack) -> Baseline:
+    return Baseline(stack.pids)
+
+
+def analyze(client: Client, data: bytes, name: str = "clip") -> Analysis:
+    return client.analyze(io.BytesIO(data), name=name, timeout=60)
