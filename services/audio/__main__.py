@@ -1,0 +1,28 @@
+"""Composition of the audio service."""
+
+from __future__ import annotations
+
+from bonafide.v1 import audio_pb2, audio_pb2_grpc
+from services.audio.pipeline import SPOOF_MODEL, AudioPipeline
+from services.audio.servicer import AudioServicer
+from services.audio.settings import AudioSettings
+from services.common.server import Service, models_ready, run
+
+
+def build(settings: AudioSettings) -> Service:
+    """The service that these settings describe."""
+    repository = settings.repository()
+    engine = settings.open_engine()
+    servicer = AudioServicer(AudioPipeline(engine, repository, settings.window_plan()), settings.call_seconds)
+    return Service(
+        title="audio",
+        names=(audio_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,),
+        register=lambda server: audio_pb2_grpc.add_AudioServiceServicer_to_server(servicer, server),
+        ready=models_ready(repository, engine, required=(SPOOF_MODEL,)),
+        close=(engine.close,),
+    )
+
+
+if __name__ == "__main__":
+    options = AudioSettings()
+    run(build(options), options)
