@@ -114,15 +114,23 @@ class VisualPipeline:
 
     async def _find_tracks(self, calls: ModelCalls, survey: Sequence[Frame], dense: Sequence[Frame]) -> Tracking:
         """Detect faces in all survey frames and every few dense ones, and follow them."""
-        every = self._settings.detect_every
-        chosen = sorted({*range(0, len(dense), every), *([len(dense) - 1] if dense else [])})
-        places = [(False, index) for index in range(len(survey))] + [(True, index) for index in chosen]
-        frames = [dense[index] if of_dense else survey[index] for of_dense, index in places]
-        found = await detect(calls, [frame.pixels for frame in frames], batch=self._settings.detection_batch)
+        settings = self._settings
+        chosen = sorted({*range(0, len(dense), settings.detect_every), *([len(dense) - 1] if dense else [])})
+        places = [*((False, index) for index in range(len(survey))), *((True, index) for index in chosen)]
+        found = [
+            *await detect(calls, [frame.pixels for frame in survey], batch=settings.detection_batch),
+            *await detect(
+                calls,
+                [dense[index].pixels for index in chosen],
+                max_side=settings.dense_detection_side,
+                batch=settings.detection_batch,
+            ),
+        ]
 
         def join() -> Tracking:
             views = []
-            for (of_dense, index), frame, faces in zip(places, frames, found, strict=True):
+            for (of_dense, index), faces in zip(places, found, strict=True):
+                frame = (dense if of_dense else survey)[index]
                 height, width = frame.pixels.shape[:2]
                 fractions = faces.scaled(1 / width, 1 / height)
                 views.append(View(frame.time_us, of_dense, index, fractions, thumbnail(frame.pixels)))

@@ -20,8 +20,11 @@ class VisualSettings(ModelServiceSettings):
     max_meshes: int = Field(
         1000, ge=0, description="Meshes of one clip; faces are followed whole, most present first, until used up."
     )
-    detection_batch: int = Field(8, ge=1, le=16, description="Pictures a detector call.")
-    landmark_batch: int = Field(16, ge=1, le=32, description="Faces a landmarker call.")
-    score_batch: int = Field(8, ge=1, description="Crops a call of the patch gate or the frame classifier.")
+    dense_detection_side: int = Field(
+        320, ge=64, le=640, multiple_of=32, description="Longer side at which dense frames are searched, pixels."
+    )
+    detection_batch: int = Field(4, ge=1, le=8, description="Pictures a detector call; 4 stay in the cache.")
+    landmark_batch: int = Field(8, ge=1, le=8, description="Faces a landmarker call.")
+    score_batch: int = Field(8, ge=1, le=8, description="Crops a call of the patch gate or the frame classifier.")
     calls_in_flight: int = Field(2, ge=1, description="Inference calls of one request under way at once.")
     call_seconds: float = Field(60.0, gt=0, description="Longest time for one call, seconds.")
