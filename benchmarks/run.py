@@ -97,7 +97,7 @@ def _raw_loop() -> RawLoop:
     store.refresh()
     return RawLoop(
         VisualPipeline(engine, visual),
-        AudioPipeline(engine, audio),
+        AudioPipeline(engine, audio.repository(), audio.window_plan()),
         FusionPipeline(store, Synchrony(engine, fusion.repository())),
     )
 

@@ -1,4 +1,4 @@
-"""Settings of the visual service; each is overridable by environment as VISUAL_<NAME>."""
+"""Settings of the visual service; each is overridable as ``BONAFIDE_VISUAL_NAME``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.common.settings import ModelServiceSettings
 class VisualSettings(ModelServiceSettings):
     """How much of a clip is looked at, and how many calls may be under way."""
 
-    model_config = SettingsConfigDict(env_prefix="VISUAL_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="BONAFIDE_VISUAL_", extra="forbid", frozen=True)
 
     max_tracks: int = Field(8, ge=1, description="Faces that are analysed; the rest are counted as skipped.")
     detect_every: int = Field(3, ge=1, description="Dense frames from one detection to the next.")
