@@ -1,0 +1,1 @@
+"""Published architectures, and the import of checkpoints trained elsewhere."""
