@@ -30,7 +30,7 @@ from services.common.evidence import (
     ReasonCode,
     VisualEvidence,
 )
-from services.common.inference import EmbeddedEngine
+from services.common.inference import EmbeddedEngine, InferenceEngine
 from services.common.media import AudioTrack, Frame
 from services.common.models import ModelRepository
 from services.common.settings import EngineChoice
@@ -60,12 +60,18 @@ class ServedPipelines:
     Args:
         models: the model repository.
         heads: directory of the fusion heads and policies.
+        engine: where the networks run; an embedded engine over ``models`` when None.
     """
 
-    def __init__(self, models: Path = MODEL_REPOSITORY, heads: Path = SHIPPED_HEADS) -> None:
+    def __init__(
+        self,
+        models: Path = MODEL_REPOSITORY,
+        heads: Path = SHIPPED_HEADS,
+        engine: InferenceEngine | None = None,
+    ) -> None:
         cv2.setNumThreads(1)
         self.repository = ModelRepository(models)
-        self.engine = EmbeddedEngine(self.repository)
+        self.engine = engine or EmbeddedEngine(self.repository)
         settings = VisualSettings(model_repository=models, engine=EngineChoice.EMBEDDED)
         self._visual = VisualPipeline(self.engine, settings)
         self._audio = AudioPipeline(self.engine, self.repository, WindowPlan())
