@@ -1,0 +1,73 @@
+"""Taking an upload in: bounded, hashed as it comes, in memory while small and on disk beyond that."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from types import TracebackType
+from typing import BinaryIO, Self, cast
+
+from services.common.errors import InvalidInputError, LimitExceededError
+
+
+class Spool:
+    """Holds the bytes of one upload.
+
+    Up to ``memory_bytes`` stay in memory; a larger upload moves into a temporary file that has no name, so
+    nothing is left behind however the process ends. Use as a context manager.
+    """
+
+    def __init__(self, max_bytes: int, memory_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by __exit__
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes taken in so far."""
+        return self._size
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes taken in so far, lower-case hex."""
+        return self._hash.hexdigest()
+
+    def expect(self, size_bytes: int) -> None:
+        """Refuse an upload by the size its sender declares.
+
+        Raises:
+            LimitExceededError: it is over the limit (reason FILE_TOO_LARGE).
+        """
+        if size_bytes > self._max_bytes:
+            raise LimitExceededError(f"the file is larger than {self._max_bytes} bytes", reason="FILE_TOO_LARGE")
+
+    def write(self, chunk: bytes) -> None:
+        """Take in the next bytes.
+
+        Raises:
+            LimitExceededError: the upload is over the limit with them (reason FILE_TOO_LARGE).
+        """
+        self.expect(self._size + len(chunk))
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self._size += len(chunk)
+
+    def finish(self) -> BinaryIO:
+        """The whole upload, to be read from its start.
+
+        Raises:
+            InvalidInputError: nothing came (reason EMPTY_INPUT).
+        """
+        if not self._size:
+            raise InvalidInputError("the file is empty", reason="EMPTY_INPUT")
+        self._file.seek(0)
+        return cast("BinaryIO", self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

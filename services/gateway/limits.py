@@ -1,0 +1,78 @@
+"""What an upload may cost, and the watch that stops work which costs more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from services.common.errors import BonafideError, LimitExceededError
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """Bounds of one decode. Whatever crosses one is refused with a typed error, never cut silently."""
+
+    max_pixels: int = 8192 * 6144
+    """Pixels of one picture as coded."""
+    max_duration_us: int = 600 * 1_000_000
+    """Length of the presentation timeline, microseconds."""
+    max_frames: int = 150_000
+    """Pictures in the video stream."""
+    max_seconds: float = 60.0
+    """Wall time of the whole decode, seconds."""
+    threads: int = 2
+    """Threads of the video decoder."""
+
+
+class DecodingCancelledError(BonafideError):
+    """Nobody waits for this decode any more."""
+
+    reason = "CANCELLED"
+
+
+class Watch:
+    """The limits of one decode; looked at between reads and packets, it ends work that is unwanted or slow."""
+
+    def __init__(
+        self, limits: DecodeLimits, cancelled: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limits = limits
+        self._ends = clock() + limits.max_seconds
+        self._cancelled = cancelled
+        self._clock = clock
+
+    def check(self) -> None:
+        """Do nothing, or end the work.
+
+        Raises:
+            DecodingCancelledError: the caller has gone.
+            LimitExceededError: the wall time is used up (reason DECODING_TOO_SLOW).
+        """
+        if self._cancelled():
+            raise DecodingCancelledError("the decode was cancelled")
+        if self._clock() > self._ends:
+            raise LimitExceededError("decoding took longer than is allowed", reason="DECODING_TOO_SLOW")
+
+
+class WatchedReader:
+    """A file for FFmpeg to read, which stops answering once the watch says so."""
+
+    def __init__(self, source: BinaryIO, watch: Watch) -> None:
+        self._source = source
+        self._watch = watch
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes."""
+        self._watch.check()
+        return self._source.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, and say where."""
+        self._watch.check()
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Where we are."""
+        return self._source.tell()
