@@ -1,0 +1,1 @@
+"""Training of the fusion heads and the calibration of the decision policies."""
