@@ -20,7 +20,7 @@ from services.visual.detection import FloatArray, Picture
 MODEL = "face_landmarker"
 POINTS = 478
 CROP_SIZE = 256
-CROP_MARGIN = 1.5
+CROP_MARGIN = 1.35
 """Side of the crop over the longer side of the detected box."""
 TRUSTED_PRESENCE = 5.0
 """Presence logit below which the eyes were measured to be unreliable."""
