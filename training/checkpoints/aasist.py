@@ -1,9 +1,9 @@
-"""AASIST and AASIST-L: Jung et al. 2022, "AASIST: Audio Anti-Spoofing using Integrated Spectro-Temporal Graph
-Attention Networks".
+"""AASIST and AASIST-L, anti-spoofing by graph attention over spectrum and time.
 
-A RawNet2-like encoder makes a map of spectrum against time; one graph takes its maxima over time, another
-its maxima over the spectrum; two parallel stacks of heterogeneous attention join them. Parameter names are
-those of the published weights.
+Jung et al. 2022, "AASIST: Audio Anti-Spoofing using Integrated Spectro-Temporal Graph Attention Networks". A
+RawNet2-like encoder makes a map of spectrum against time; one graph takes its maxima over time, another its
+maxima over the spectrum; two parallel stacks of heterogeneous attention join them. Parameter names are those of
+the published weights.
 """
 
 from __future__ import annotations

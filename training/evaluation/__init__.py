@@ -1,0 +1,1 @@
+"""Measures what is served, on any labelled data: ``python -m training.evaluation``."""
