@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from services.common.media import Frame
 from services.common.models import ModelCard
 from services.visual import behaviour, detection, landmarks, ledger
 from services.visual.batching import ModelCalls
+from services.visual.crops import MIN_FACE_SIZE
 from services.visual.detection import Picture, detect
 from services.visual.judging import MODELS, Judge
 from services.visual.landmarks import FaceView, find_meshes
@@ -150,11 +151,10 @@ class VisualPipeline:
         left = self._settings.max_meshes
         for track in tracks:
             places = between(track, times, longest_gap_us=LONGEST_INTERPOLATION_US)
-            if places and len(places) <= left:
-                left -= len(places)
-                views[track.track_id] = {
-                    index: _face_view(dense[index].pixels, box, points) for index, (box, points) in places.items()
-                }
+            of_track = {index: _face_view(dense[index].pixels, *place) for index, place in places.items()}
+            if of_track and len(of_track) <= left and _side(of_track) >= MIN_FACE_SIZE:
+                left -= len(of_track)
+                views[track.track_id] = of_track
         batch = self._settings.landmark_batch
         try:
             found = await asyncio.gather(
@@ -176,6 +176,11 @@ class VisualPipeline:
 def _face_view(picture: Picture, box: detection.FloatArray, points: detection.FloatArray) -> FaceView:
     size = np.array([picture.shape[1], picture.shape[0]], np.float32)
     return FaceView(picture, box * np.tile(size, 2), points * size)
+
+
+def _side(views: Mapping[int, FaceView]) -> float:
+    """Median shorter side of a face over its frames, pixels."""
+    return float(np.median([np.min(view.box[2:] - view.box[:2]) for view in views.values()]))
 
 
 def _face_track(

@@ -17,7 +17,7 @@ from services.visual.scoring import sigmoid
 from tests.visual.conftest import MODELS, add_model, link_models, make_pipeline, mean_of_sequence_graph, redness_graph
 
 ALL = frozenset(VISUAL_BRANCHES)
-BLINKS = {0: [0.6, 1.5, 2.7, 4.1, 6.0, 8.8], 1: [1.0, 2.0, 3.0], 2: []}
+BLINKS = {0: [0.5, 1.3, 2.2, 3.6, 4.4, 6.3], 1: [1.0, 2.0, 3.0], 2: []}
 
 
 def frames(pictures: Sequence[Picture], step_us: int = 1_000_000) -> list[Frame]:
@@ -116,7 +116,7 @@ async def test_the_most_suspicious_of_two_faces_speaks_for_the_clip(
 @pytest.mark.parametrize("seed", list(BLINKS))
 async def test_exactly_the_rendered_blinks_are_counted(pipeline: VisualPipeline, seed: int) -> None:
     blinks = BLINKS[seed]
-    seconds = 10 if blinks[3:] else 4
+    seconds = 7 if blinks[3:] else 4
     dense = frames(list(render_portrait(seconds, 25, blinks, seed=seed, mouth=lambda t: abs(np.sin(8 * t)))), 40_000)
     evidence = await pipeline.analyze(dense[::16], dense, frozenset({Branch.FRAME}), timeout=100)
     (track,) = evidence.tracks
