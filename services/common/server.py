@@ -144,4 +144,6 @@ def run(service: Service, settings: ServiceSettings) -> None:
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(ServiceProcess(service, settings).run())
+    # Channels to other servers belong to the loop that was current when the composition made them.
+    with asyncio.Runner(loop_factory=asyncio.get_event_loop) as runner:
+        runner.run(ServiceProcess(service, settings).run())
