@@ -73,7 +73,7 @@ def choose_streams(container: InputContainer, limits: DecodeLimits) -> Streams:
     """The main picture and sound; cover art and thumbnails are no video. All others are discarded.
 
     Raises:
-        InvalidInputError: there is neither (NO_STREAMS), or none with a codec that is taken
+        InvalidInputError: there is neither (NO_MEDIA), or none with a codec that is taken
             (UNSUPPORTED_CODEC).
         LimitExceededError: a picture would have too many pixels (TOO_MANY_PIXELS).
     """
@@ -85,7 +85,7 @@ def choose_streams(container: InputContainer, limits: DecodeLimits) -> Streams:
     if video is None and audio is None:
         if moving or container.streams.audio:
             raise InvalidInputError("the file's codecs cannot be analysed", reason="UNSUPPORTED_CODEC")
-        raise InvalidInputError("the file holds neither moving pictures nor sound", reason="NO_STREAMS")
+        raise InvalidInputError("the file holds neither moving pictures nor sound", reason="NO_MEDIA")
     if video is not None:
         check_pixels(video.width, video.height, limits)
     for stream in container.streams:

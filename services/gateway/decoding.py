@@ -58,7 +58,7 @@ def decode(
         cancelled: asked often; once it answers True the decode ends.
 
     Raises:
-        InvalidInputError: UNSUPPORTED_MEDIA, UNSUPPORTED_CODEC, NO_STREAMS or DAMAGED_MEDIA.
+        InvalidInputError: UNSUPPORTED_MEDIA, UNSUPPORTED_CODEC, NO_MEDIA or DAMAGED_MEDIA.
         LimitExceededError: TOO_MANY_PIXELS, DURATION_TOO_LONG, TOO_MANY_FRAMES or DECODING_TOO_SLOW.
         DecodingCancelledError: ``cancelled`` answered True.
     """

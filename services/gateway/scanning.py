@@ -90,12 +90,8 @@ def scan(container: InputContainer, streams: Streams, watch: Watch) -> Scan:
     ends = [end for end in (listing.end_us, sound.end_us) if end is not None]
     start_us, end_us = min(starts, default=0), max(ends, default=0)
     _check_span(end_us - start_us, limits)
-    damaged = (
-        reader.damaged
-        or sound_damaged
-        or sound.damaged
-        or _is_short(container, streams, end_us - start_us, len(pictures))
-    )
+    short = _is_short(container, streams, end_us - start_us, len(pictures))
+    damaged = reader.damaged or sound_damaged or sound.damaged or short
     return Scan(pictures, track, start_us, end_us, damaged)
 
 

@@ -111,7 +111,7 @@ def test_large_pictures_are_scaled_to_the_plan() -> None:
 
 
 def test_colours_follow_the_matrix_that_the_file_states() -> None:
-    def red(index: int, width: int, height: int) -> media.Pixels:
+    def red(_: int, width: int, height: int) -> media.Pixels:
         return np.full((height, width, 3), (200, 30, 30), np.uint8)
 
     clip = decoded(Clip(frames=2, audio_codec=None, picture=red).bytes())

@@ -1,0 +1,258 @@
+"""The story of one request: take in, decode, ask the branches, fuse, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from services.common.errors import BonafideError, DeadlineError
+from services.common.evidence import (
+    VISUAL_BRANCHES,
+    AudioEvidence,
+    Branch,
+    BranchReport,
+    FusionResult,
+    Outcome,
+    ReasonCode,
+    VisualEvidence,
+)
+from services.gateway.analysis import (
+    Analysis,
+    AudioBranches,
+    Case,
+    Event,
+    Evidence,
+    Fusion,
+    Options,
+    Progress,
+    Stage,
+    VisualBranches,
+)
+from services.gateway.decode_pool import DecodePool
+from services.gateway.decoding import DecodedClip
+from services.gateway.ingest import Spool
+from services.gateway.ledger import Ledger, failure, sync_line
+
+Result = TypeVar("Result")
+
+_BEGINS_AT = {Stage.RECEIVING: 0.0, Stage.DECODING: 20.0, Stage.ANALYZING: 40.0, Stage.FUSING: 95.0, Stage.DONE: 100.0}
+_CHEAPEST_VISUAL_BRANCH = Branch.PATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Allowances:
+    """Bytes and seconds that one request may use.
+
+    ``fusion_seconds`` are kept back of the caller's time to form the verdict, but never more than a quarter
+    of what is left.
+    """
+
+    max_file_bytes: int
+    spool_memory_bytes: int
+    branch_seconds: float
+    fusion_seconds: float
+
+
+class _Clock:
+    """The request's deadline and how long each stage took."""
+
+    def __init__(self, timeout: float) -> None:
+        self._ends = time.monotonic() + timeout
+        self._began: tuple[Stage, float] | None = None
+        self.timings: list[tuple[Stage, float]] = []
+
+    def enter(self, stage: Stage) -> Progress:
+        """End the stage before, begin this one, and say so."""
+        now = time.monotonic()
+        if self._began is not None:
+            self.timings.append((self._began[0], (now - self._began[1]) * 1000))
+        self._began = (stage, now)
+        return Progress(stage, _BEGINS_AT[stage])
+
+    def left(self) -> float:
+        """Seconds until the deadline; 0 or less once it has passed."""
+        return self._ends - time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What became of one side of the fan-out: its lines, its evidence, or why there is none."""
+
+    reports: tuple[BranchReport, ...]
+    visual: VisualEvidence | None = None
+    audio: AudioEvidence | None = None
+    error: BonafideError | None = None
+
+
+class Pipeline:
+    """Analyses clips; holds no state between them."""
+
+    def __init__(
+        self,
+        decoder: DecodePool,
+        visual: VisualBranches,
+        audio: AudioBranches,
+        fusion: Fusion,
+        allowances: Allowances,
+    ) -> None:
+        self._decoder = decoder
+        self._visual = visual
+        self._audio = audio
+        self._fusion = fusion
+        self._allowances = allowances
+
+    async def run(self, options: Options, chunks: AsyncIterator[bytes], *, timeout: float) -> AsyncIterator[Event]:
+        """Analyse one upload.
+
+        Args:
+            options: what the caller wants.
+            chunks: the file's bytes as they arrive.
+            timeout: seconds until the caller's deadline.
+
+        Yields:
+            Progress, each ledger line as it lands, and last the Analysis.
+
+        Raises:
+            InvalidInputError, LimitExceededError: the file or the options cannot be taken.
+            UnavailableError: fusion, or every branch that applies, could not be reached.
+            DeadlineError: the time was used up.
+        """
+        clock = _Clock(timeout)
+        yield clock.enter(Stage.RECEIVING)
+        with Spool(self._allowances.max_file_bytes, self._allowances.spool_memory_bytes) as spool:
+            await _within(clock, _receive(spool, options, chunks))
+            yield clock.enter(Stage.DECODING)
+            clip = await _within(clock, self._decoder.decode(spool.finish()))
+            media = replace(clip.info, size_bytes=spool.size_bytes, sha256=spool.sha256)
+
+        yield clock.enter(Stage.ANALYZING)
+        ledger = Ledger(options.branches)
+        for report in [*ledger.lines.values(), *ledger.add(_lacking_lines(clip))]:
+            yield report
+        sides: list[_Side] = []
+        async with self._asked(clip, options.branches, clock) as asked:
+            for landing in asyncio.as_completed(asked):
+                sides.append(await landing)
+                for report in ledger.add(sides[-1].reports):
+                    yield report
+                yield Progress(Stage.ANALYZING, _BEGINS_AT[Stage.ANALYZING] + 50 * len(sides) / len(asked))
+        for report in ledger.missing(set(Branch) - {Branch.SYNC}):
+            yield report
+
+        yield clock.enter(Stage.FUSING)
+        evidence = _gather(sides)
+        verdict = await self._fuse(ledger, evidence, options, clock)
+        error = next((side.error for side in sides if side.error is not None), None)
+        for report in ledger.add([sync_line(verdict.sync, lacking=_lacking(clip), error=error)]):
+            yield report
+        ledger.raise_if_unreachable()
+        yield clock.enter(Stage.DONE)
+        yield Analysis(
+            request_id=options.request_id,
+            fusion=verdict,
+            reasons=_reasons(verdict, evidence, partial=media.partial),
+            branches=ledger.complete(),
+            media=media,
+            timings=tuple(clock.timings),
+            evidence=evidence,
+        )
+
+    @asynccontextmanager
+    async def _asked(
+        self, clip: DecodedClip, branches: frozenset[Branch], clock: _Clock
+    ) -> AsyncIterator[list[asyncio.Task[_Side]]]:
+        """The calls to the services that this clip needs, under way; cancelled if the block is left early."""
+        left = clock.left()
+        kept = min(self._allowances.fusion_seconds, left / 4)
+        timeout = min(left - kept, self._allowances.branch_seconds)
+        tasks: list[asyncio.Task[_Side]] = []
+        needs_sync = Branch.SYNC in branches and clip.audio is not None and bool(clip.survey)
+        if clip.survey and (needs_sync or branches & set(VISUAL_BRANCHES)):
+            wanted = branches & frozenset(VISUAL_BRANCHES) or frozenset({_CHEAPEST_VISUAL_BRANCH})
+            tasks.append(asyncio.create_task(self._ask_visual(clip, wanted, timeout)))
+        if clip.audio is not None and (needs_sync or Branch.AUDIO in branches):
+            wanted = branches & frozenset({Branch.AUDIO}) or frozenset({Branch.SYNC})
+            tasks.append(asyncio.create_task(self._ask_audio(clip, wanted, timeout)))
+        try:
+            yield tasks
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask_visual(self, clip: DecodedClip, branches: frozenset[Branch], timeout: float) -> _Side:
+        began = time.monotonic()
+        try:
+            evidence = await self._visual.analyze(clip.survey, clip.dense, branches, timeout=timeout)
+        except BonafideError as error:
+            return _Side(_failures(branches, error, began), error=error)
+        return _Side(evidence.reports, visual=evidence)
+
+    async def _ask_audio(self, clip: DecodedClip, branches: frozenset[Branch], timeout: float) -> _Side:
+        assert clip.audio is not None
+        began = time.monotonic()
+        try:
+            evidence = await self._audio.analyze(clip.audio, branches, timeout=timeout)
+        except BonafideError as error:
+            return _Side(_failures(branches & {Branch.AUDIO}, error, began), error=error)
+        return _Side(evidence.reports, audio=evidence)
+
+    async def _fuse(self, ledger: Ledger, evidence: Evidence, options: Options, clock: _Clock) -> FusionResult:
+        lines = tuple(line for line in ledger.lines.values() if line.branch is not Branch.SYNC)
+        case = Case(lines, evidence, options.branches, options.policy)
+        return await self._fusion.fuse(case, timeout=max(clock.left(), 0.0))
+
+
+async def _receive(spool: Spool, options: Options, chunks: AsyncIterator[bytes]) -> None:
+    spool.expect(options.size_bytes)
+    async for chunk in chunks:
+        await asyncio.to_thread(spool.write, chunk)
+
+
+async def _within(clock: _Clock, work: Awaitable[Result]) -> Result:
+    try:
+        async with asyncio.timeout(clock.left()):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineError("the time allowed was used up before the clip was decoded") from error
+
+
+def _lacking(clip: DecodedClip) -> ReasonCode | None:
+    """The side that the file does not have; pictures are named first."""
+    if not clip.survey:
+        return ReasonCode.NO_VIDEO
+    return ReasonCode.NO_AUDIO if clip.audio is None else None
+
+
+def _lacking_lines(clip: DecodedClip) -> Iterable[BranchReport]:
+    if not clip.survey:
+        for branch in VISUAL_BRANCHES:
+            yield BranchReport(branch, Outcome.NOT_APPLICABLE, ReasonCode.NO_VIDEO)
+    if clip.audio is None:
+        yield BranchReport(Branch.AUDIO, Outcome.NOT_APPLICABLE, ReasonCode.NO_AUDIO)
+
+
+def _failures(branches: Iterable[Branch], error: BonafideError, began: float) -> tuple[BranchReport, ...]:
+    milliseconds = (time.monotonic() - began) * 1000
+    return tuple(failure(branch, error, milliseconds) for branch in sorted(branches))
+
+
+def _gather(sides: Iterable[_Side]) -> Evidence:
+    evidence = Evidence()
+    for side in sides:
+        evidence = Evidence(side.visual or evidence.visual, side.audio or evidence.audio)
+    return evidence
+
+
+def _reasons(verdict: FusionResult, evidence: Evidence, *, partial: bool) -> tuple[ReasonCode, ...]:
+    """Fusion's grounds, then what the gateway knows besides."""
+    reasons = list(verdict.reasons)
+    if partial:
+        reasons.append(ReasonCode.PARTIAL_MEDIA)
+    if evidence.visual is not None and evidence.visual.tracks_skipped:
+        reasons.append(ReasonCode.TRACKS_SKIPPED)
+    return tuple(dict.fromkeys(reasons))
