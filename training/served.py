@@ -51,7 +51,8 @@ SOUND_ONLY = SamplingPlan(survey_frames=1, dense_us=0)
 """The cheapest plan: nothing but one picture beside the sound."""
 _VISUAL_CODE = ("services/gateway", "services/visual")
 _AUDIO_CODE = ("services/audio", "services/gateway")
-_PLUMBING = frozenset({"__main__", "servicer", "converters", "settings", "ingest", "admission", "client"})
+_PLUMBING = frozenset({"__main__", "servicer", "converters", "settings"})
+_DECODING = frozenset({"decoding", "sampling", "video", "sound", "scanning", "pictures", "containers", "stills"})
 
 
 class ServedPipelines:
@@ -162,8 +163,14 @@ def _fingerprint(models: Path, names: Sequence[str], folders: Sequence[str]) -> 
     present = set(repository.names())
     parts = [f"{name}:{repository.card(name).sha256}" for name in sorted(names) if name in present]
     files = (path for folder in folders for path in sorted((ROOT / folder).glob("*.py")))
-    parts.extend(_code(path) for path in files if path.stem not in _PLUMBING)
+    parts.extend(_code(path) for path in files if _matters(path))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _matters(path: Path) -> bool:
+    if path.parent.name == "gateway":
+        return path.stem in _DECODING
+    return path.stem not in _PLUMBING
 
 
 def _code(path: Path) -> str:
