@@ -62,7 +62,7 @@ def _pictures(kind: ClipClass, period: float) -> Iterator[npt.NDArray[np.uint8]]
     frames = list(render_portrait(seconds=period, fps=kind.frames_per_second, blink_times=(1.0, 4.0, 7.5)))
     side = int(kind.height * 0.9)
     canvas = np.random.default_rng(0).integers(90, 110, (kind.height, kind.width, 3), dtype=np.uint8)
-    canvas = cv2.GaussianBlur(canvas, (0, 0), 3)
+    canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), 3), np.uint8)
     top, left = (kind.height - side) // 2, (kind.width - side) // 2
     for index in range(round(kind.seconds * kind.frames_per_second)):
         picture = canvas.copy()
