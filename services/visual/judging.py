@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from services.common.errors import BonafideError
 from services.common.evidence import Branch, BranchReport, Outcome, ReasonCode
 from services.common.models import ModelCard
-from services.visual import ledger, temporal
+from services.visual import ledger
 from services.visual.batching import ModelCalls
 from services.visual.detection import Picture
 from services.visual.scoring import (
@@ -28,7 +28,19 @@ from services.visual.scoring import (
     track_logits,
 )
 
-MODELS = {Branch.PATCH: PATCH_MODEL, Branch.FRAME: FRAME_MODEL, Branch.TEMPORAL: temporal.MODEL}
+MODELS = {Branch.PATCH: PATCH_MODEL, Branch.FRAME: FRAME_MODEL}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the crops say: reports, and the track that speaks for the clip (None when no crop was scored).
+
+    ``early_exit`` is set when the gate cleared every face, so that nothing slower need run.
+    """
+
+    reports: tuple[BranchReport, ...]
+    speaker: int | None = None
+    early_exit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +66,23 @@ class Judge:
         self._cards = cards
         self._batch = batch
 
-    async def reports(self, crops: Sequence[FaceCrop], branches: frozenset[Branch]) -> list[BranchReport]:
-        """One report for each of the branches asked for; without a crop, every face was too small."""
-        if not crops:
-            return [ledger.not_applicable(branch, ReasonCode.FACE_TOO_SMALL) for branch in branches]
-        pictures = await asyncio.to_thread(cut, crops)
+    async def judge(self, crops: Sequence[FaceCrop], branches: frozenset[Branch]) -> Judgement:
+        """One report for each of PATCH and FRAME that is asked for; without a crop, every face was too small."""
         wanted = [branch for branch in (Branch.PATCH, Branch.FRAME) if branch in branches]
-        if Branch.TEMPORAL in branches and temporal.MODEL in self._cards and Branch.FRAME not in wanted:
-            wanted.append(Branch.FRAME)  # its embeddings are what the sequence is made of
+        if not crops:
+            return Judgement(tuple(ledger.not_applicable(branch, ReasonCode.FACE_TOO_SMALL) for branch in wanted))
+        pictures = await asyncio.to_thread(cut, crops)
         threshold = self._early_exit_below()
         attempts: dict[Branch, Attempt] = {}
         if threshold is not None and wanted[:1] == [Branch.PATCH]:
             attempts[Branch.PATCH] = await self._attempt(Branch.PATCH, crops, pictures)
             if _cleared(attempts[Branch.PATCH].scores, threshold):
-                spared = [ledger.not_applicable(b, ReasonCode.EARLY_EXIT) for b in branches if b is not Branch.PATCH]
-                return [*self._crop_reports(attempts), *spared]
+                spared = [ledger.not_applicable(branch, ReasonCode.EARLY_EXIT) for branch in wanted[1:]]
+                return Judgement((*self._reports(attempts), *spared), _speaker(attempts), early_exit=True)
             wanted.remove(Branch.PATCH)
         done = await asyncio.gather(*(self._attempt(branch, crops, pictures) for branch in wanted))
         attempts.update(zip(wanted, done, strict=True))
-        reports = [report for report in self._crop_reports(attempts) if report.branch in branches]
-        if Branch.TEMPORAL in branches:
-            reports.append(await self._temporal_report(attempts))
-        return reports
+        return Judgement(tuple(self._reports(attempts)), _speaker(attempts))
 
     def _early_exit_below(self) -> float | None:
         """The gate's certified operating point: clips whose faces all score below it need no slower network."""
@@ -93,10 +100,9 @@ class Judge:
             return Attempt(error=error, milliseconds=_since(began))
         return Attempt(tuple(scores), milliseconds=_since(began))
 
-    def _crop_reports(self, attempts: Mapping[Branch, Attempt]) -> list[BranchReport]:
+    def _reports(self, attempts: Mapping[Branch, Attempt]) -> list[BranchReport]:
         """Reports of PATCH and FRAME, which let the same face speak."""
-        scored = [attempt.scores for attempt in attempts.values() if attempt.scores]
-        track_id = speaking_track(scored) if scored else 0
+        track_id = _speaker(attempts) or 0
         reports = []
         for branch, attempt in attempts.items():
             if attempt.error is not None:
@@ -115,32 +121,13 @@ class Judge:
             )
         return reports
 
-    async def _temporal_report(self, attempts: Mapping[Branch, Attempt]) -> BranchReport:
-        if temporal.MODEL not in self._cards:
-            return BranchReport(Branch.TEMPORAL, Outcome.NOT_DEPLOYED, ReasonCode.MODEL_NOT_DEPLOYED)
-        frames = attempts[Branch.FRAME]
-        if frames.error is not None:
-            return ledger.failure(Branch.TEMPORAL, frames.error)
-        track_id = speaking_track([attempt.scores for attempt in attempts.values() if attempt.scores])
-        crops = [score for score in frames.scores if score.track_id == track_id]
-        if len(crops) < temporal.FEWEST_FRAMES:
-            return ledger.not_applicable(Branch.TEMPORAL, ReasonCode.CLIP_TOO_SHORT)
-        began = time.monotonic()
-        try:
-            probability = float(sigmoid(await temporal.score_sequence(self._calls, crops)))
-        except BonafideError as error:
-            return ledger.failure(Branch.TEMPORAL, error, _since(began))
-        return BranchReport(
-            Branch.TEMPORAL,
-            Outcome.SCORED,
-            score=probability,
-            milliseconds=_since(began),
-            model=self._model(temporal.MODEL),
-            features={"temporal_prob_fake": probability},
-        )
-
     def _model(self, name: str) -> str:
         return f"{name}/{self._cards[name].version}" if name in self._cards else name
+
+
+def _speaker(attempts: Mapping[Branch, Attempt]) -> int | None:
+    scored = [attempt.scores for attempt in attempts.values() if attempt.scores]
+    return speaking_track(scored) if scored else None
 
 
 def _cleared(scores: Sequence[CropScore], threshold: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from services.common.errors import BonafideError
 from services.common.evidence import (
     Behaviour,
     Branch,
+    BranchReport,
     FaceTrack,
     ModelInfo,
     MotionSequence,
@@ -22,29 +24,39 @@ from services.common.evidence import (
 from services.common.inference import InferenceEngine
 from services.common.media import Frame
 from services.common.models import ModelCard
-from services.visual import behaviour, detection, landmarks, ledger
+from services.visual import behaviour, detection, landmarks, ledger, temporal
 from services.visual.batching import ModelCalls
 from services.visual.crops import MIN_FACE_SIZE
 from services.visual.detection import Picture, detect
-from services.visual.judging import MODELS, Judge
-from services.visual.landmarks import FaceView, find_meshes
+from services.visual.judging import MODELS, Judge, Judgement
+from services.visual.landmarks import FaceView, Mesh, find_meshes
 from services.visual.motion import lip_motion
 from services.visual.scoring import FRAME_MODEL, PATCH_MODEL, Choice, choose_crops, face_size
 from services.visual.settings import VisualSettings
 from services.visual.tracking import Track, Tracking, View, between, follow, thumbnail
 
 REQUIRED_MODELS = (detection.MODEL, landmarks.MODEL, PATCH_MODEL, FRAME_MODEL)
-OPTIONAL_MODELS = (MODELS[Branch.TEMPORAL],)
+OPTIONAL_MODELS = (temporal.MODEL,)
+_log = logging.getLogger(__name__)
 LONGEST_INTERPOLATION_US = 500_000
 """Between two detections further apart than this a face's place is not guessed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one face did in the dense window."""
+    """What one face did in the dense window; ``meshes`` by index of frame."""
 
     behaviour: Behaviour
     motion: MotionSequence | None
+    meshes: Mapping[int, Mesh]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Observations by track, and the error that ended them."""
+
+    by_track: Mapping[int, Observation]
+    fault: BonafideError | None = None
 
 
 class VisualPipeline:
@@ -89,19 +101,31 @@ class VisualPipeline:
         pictures = [frame.pixels for frame in survey], [frame.pixels for frame in dense]
         crops = choose_crops(tracking.tracks, *pictures, Choice(settings.max_crops_per_track, settings.max_crops))
         judge = Judge(calls, cards, batch=settings.score_batch)
-        reports, observations = await asyncio.gather(
-            judge.reports(crops, branches), self._observe(calls, tracking.tracks, dense)
+        judgement, watched = await asyncio.gather(
+            judge.judge(crops, branches), self._observe(calls, tracking.tracks, dense)
         )
+        reports = [*judgement.reports]
+        if Branch.TEMPORAL in branches:
+            reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, dense))
 
-        took_part |= {MODELS[report.branch] for report in reports if report.outcome is Outcome.SCORED}
-        took_part |= {landmarks.MODEL} if observations else set()
+        models = {**MODELS, Branch.TEMPORAL: temporal.MODEL}
+        took_part |= {models[report.branch] for report in reports if report.outcome is Outcome.SCORED}
+        took_part |= {landmarks.MODEL} if watched.by_track else set()
         return VisualEvidence(
             reports=ledger.complete(reports),
-            tracks=tuple(_face_track(track, *pictures, observations.get(track.track_id)) for track in tracking.tracks),
+            tracks=tuple(
+                _face_track(track, *pictures, watched.by_track.get(track.track_id)) for track in tracking.tracks
+            ),
             tracks_skipped=tracking.skipped,
-            motions=tuple(seen.motion for seen in observations.values() if seen.motion is not None),
+            motions=tuple(seen.motion for seen in watched.by_track.values() if seen.motion is not None),
             models=self._infos(cards, took_part),
         )
+
+    async def watch(self, survey: Sequence[Frame], dense: Sequence[Frame], *, timeout: float) -> Watched:
+        """What each face does in the dense frames, judged by no network; training reads the same as serving."""
+        calls = ModelCalls(self._engine, timeout=timeout, in_flight=self._settings.calls_in_flight)
+        tracking = await self._find_tracks(calls, survey, dense)
+        return await self._observe(calls, tracking.tracks, dense)
 
     def _deployed(self) -> dict[str, ModelCard]:
         """Cards of the models in the repository that this service uses."""
@@ -139,12 +163,10 @@ class VisualPipeline:
 
         return await asyncio.to_thread(join)
 
-    async def _observe(
-        self, calls: ModelCalls, tracks: Sequence[Track], dense: Sequence[Frame]
-    ) -> dict[int, Observation]:
+    async def _observe(self, calls: ModelCalls, tracks: Sequence[Track], dense: Sequence[Frame]) -> Watched:
         """Lay meshes on the faces of the dense frames and read blinks and lips off them.
 
-        This is evidence beside the scores, so running out of time or engine here loses no branch.
+        Running out of time or engine here costs only the branch that lives on it, so the error is an answer.
         """
         times = [frame.time_us for frame in dense]
         views: dict[int, dict[int, FaceView]] = {}
@@ -160,17 +182,35 @@ class VisualPipeline:
             found = await asyncio.gather(
                 *(find_meshes(calls, list(of_track.values()), batch=batch) for of_track in views.values())
             )
-        except BonafideError:
-            return {}
+        except BonafideError as error:
+            _log.warning("faces were not watched: %s", error.message)
+            return Watched({}, error)
 
-        def read() -> dict[int, Observation]:
+        def read() -> Watched:
             observations = {}
             for (track_id, of_track), meshes in zip(views.items(), found, strict=True):
                 samples = [behaviour.Sample(times[index], mesh) for index, mesh in zip(of_track, meshes, strict=True)]
-                observations[track_id] = Observation(behaviour.observe(samples), lip_motion(track_id, samples))
-            return observations
+                observations[track_id] = Observation(
+                    behaviour.observe(samples), lip_motion(track_id, samples), dict(zip(of_track, meshes, strict=True))
+                )
+            return Watched(observations)
 
         return await asyncio.to_thread(read)
+
+
+async def _judge_sequence(
+    calls: ModelCalls, card: ModelCard | None, judgement: Judgement, watched: Watched, dense: Sequence[Frame]
+) -> BranchReport:
+    """The TEMPORAL report, of the face that speaks for the clip; else of the most present one that was seen."""
+    if card is not None and judgement.early_exit:
+        return ledger.not_applicable(Branch.TEMPORAL, ReasonCode.EARLY_EXIT)
+    if card is not None and watched.fault is not None:
+        return ledger.failure(Branch.TEMPORAL, watched.fault)
+    speaker = judgement.speaker if judgement.speaker is not None else min(watched.by_track, default=0)
+    seen = watched.by_track.get(speaker)
+    face = temporal.FaceSequence(speaker, seen.meshes if seen is not None else {})
+    pictures, times = [frame.pixels for frame in dense], [frame.time_us for frame in dense]
+    return await temporal.judge_sequence(calls, card, pictures, times, face)
 
 
 def _face_view(picture: Picture, box: detection.FloatArray, points: detection.FloatArray) -> FaceView:

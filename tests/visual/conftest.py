@@ -16,7 +16,9 @@ from skimage import data
 from services.common.errors import BonafideError
 from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
+from services.visual import residuals
 from services.visual.detection import Faces, Picture, detect_now
+from services.visual.expression import CHANNELS
 from services.visual.pipeline import VisualPipeline
 from services.visual.settings import VisualSettings
 
@@ -114,21 +116,24 @@ def redness_graph(second: str) -> bytes:
     )
 
 
-def mean_of_sequence_graph() -> bytes:
-    """embeddings [n, t, 3] → logit [n, 1] = the sequence's mean, scaled."""
+def sequence_graph() -> bytes:
+    """texture [n, rows, 123] and motion [n, frames, 17] → logit [n, 1] = both means together."""
     axes = numpy_helper.from_array(np.array([1, 2], np.int64), "axes")
     shape = numpy_helper.from_array(np.array([-1, 1], np.int64), "shape")
-    scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "scale")
+    widths = {"texture": residuals.WIDTH, "motion": len(CHANNELS)}
     nodes = [
-        helper.make_node("ReduceMean", ["embeddings", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
-        helper.make_node("Reshape", ["scaled", "shape"], ["logit"]),
+        *(helper.make_node("ReduceMean", [name, "axes"], [f"{name}_mean"], keepdims=0) for name in widths),
+        helper.make_node("Add", ["texture_mean", "motion_mean"], ["sum"]),
+        helper.make_node("Reshape", ["sum", "shape"], ["logit"]),
     ]
     return _graph(
         nodes,
-        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", "t", 3])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", f"{name}_rows", width])
+            for name, width in widths.items()
+        ],
         [helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["n", 1])],
-        [axes, shape, scale],
+        [axes, shape],
     )
 
 

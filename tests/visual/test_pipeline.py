@@ -14,7 +14,7 @@ from services.common.models import ModelRepository
 from services.visual.detection import Picture
 from services.visual.pipeline import VisualPipeline
 from services.visual.scoring import sigmoid
-from tests.visual.conftest import MODELS, add_model, link_models, make_pipeline, mean_of_sequence_graph, redness_graph
+from tests.visual.conftest import MODELS, add_model, link_models, make_pipeline, redness_graph, sequence_graph
 
 ALL = frozenset(VISUAL_BRANCHES)
 BLINKS = {0: [0.5, 1.3, 2.2, 3.6, 4.4, 6.3], 1: [1.0, 2.0, 3.0], 2: []}
@@ -157,7 +157,7 @@ async def test_a_broken_classifier_loses_its_branch_alone(
 ) -> None:
     link_models(repository.root, tmp_path)
     add_model(tmp_path, "patch_gate", redness_graph("patch_logits"))
-    add_model(tmp_path, "frame_classifier", mean_of_sequence_graph())
+    add_model(tmp_path, "frame_classifier", sequence_graph())
     evidence = await make_pipeline(tmp_path).analyze(frames([portrait]), [], ALL, timeout=60)
     assert outcomes(evidence)[Branch.PATCH] == (Outcome.SCORED, None)
     assert outcomes(evidence)[Branch.FRAME] == (Outcome.FAILED, ReasonCode.BRANCH_UNAVAILABLE)
@@ -177,19 +177,20 @@ async def test_the_gate_spares_slower_networks_only_at_its_operating_point(
     assert outcomes(evidence)[Branch.FRAME] == (spared if early else (Outcome.SCORED, None))
 
 
-async def test_a_deployed_sequence_network_reads_the_embeddings(
-    colour_judges: Path, tmp_path: Path, portrait: Picture
-) -> None:
+async def test_a_deployed_sequence_network_reads_the_dense_window(colour_judges: Path, tmp_path: Path) -> None:
     link_models(colour_judges, tmp_path)
     add_model(tmp_path, "frame_classifier", redness_graph("embedding"))
-    add_model(tmp_path, "temporal", mean_of_sequence_graph())
+    add_model(tmp_path, "temporal", sequence_graph())
     pipeline = make_pipeline(tmp_path)
-    long = await pipeline.analyze(frames([tinted(portrait, 10)] * 9), [], frozenset({Branch.TEMPORAL}), timeout=60)
+    dense = frames(list(render_portrait(2, 25, seed=1)), 40_000)
+    long = await pipeline.analyze(dense[::25], dense, frozenset({Branch.TEMPORAL}), timeout=100)
     scored = report(long, Branch.TEMPORAL)
     assert scored.outcome is Outcome.SCORED
     assert scored.features == {"temporal_prob_fake": scored.score}
+    assert {point.track_id for point in scored.timeline} == {1}
+    assert "temporal" in [model.name for model in long.models]
     assert report(long, Branch.FRAME).outcome is Outcome.NOT_REQUESTED
-    short = await pipeline.analyze(frames([portrait] * 3), [], ALL, timeout=60)
+    short = await pipeline.analyze(dense[:1], dense[:12], ALL, timeout=60)
     assert outcomes(short)[Branch.TEMPORAL] == (Outcome.NOT_APPLICABLE, ReasonCode.CLIP_TOO_SHORT)
 
 
