@@ -70,12 +70,13 @@ RECIPES: tuple[tuple[Kind, Part, Part], ...] = (
     (Kind.BLENDED, Part.BLENDED, Part.PLAIN),
     (Kind.BLENDED, Part.BLENDED_HALF, Part.PLAIN),
     (Kind.DUBBED, Part.PLAIN, Part.DUBBED),
-    (Kind.DUBBED, Part.RECOMPRESSED, Part.DUBBED),
     (Kind.SYNTHETIC, Part.PLAIN, Part.SYNTHETIC),
     (Kind.SHIFTED, Part.PLAIN, Part.SHIFTED),
     (Kind.STILL, Part.STILL, Part.PLAIN),
 )
 """What is made of every real clip: kind, picture part, sound part."""
+REENCODED = "DiffDub"
+"""Clips of this source have been through a codec again already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +219,17 @@ def _variants(clip: Clip, evidence: Evidence, lenders: Mapping[str, Clip]) -> li
 def _plans(clip: Clip) -> list[tuple[Kind, Part, Part]]:
     """What is made of one clip of the manifest."""
     label, voiced = clip.example.label, clip.example.fields.get("has_audio") == "1"
+    recoded = REENCODED not in clip.example.fields.get("source", "")
     if label == "real":
-        return [plan for plan in RECIPES if voiced or plan[2] in {Part.PLAIN, Part.RECOMPRESSED}]
+        plans = [plan for plan in RECIPES if voiced or plan[2] in {Part.PLAIN, Part.RECOMPRESSED}]
+        return [plan for plan in plans if recoded or plan[1] is not Part.RECOMPRESSED]
     if label == "real_shifted":
         offset = float(clip.example.fields.get("offset_ms", "0"))
         return [(Kind.SHIFTED if offset else Kind.REAL, Part.PLAIN, Part.PLAIN)]
     if label == "real_still_speech":
         return [(Kind.STILL, Part.PLAIN, Part.PLAIN)]
-    return [
-        (Kind.GENERATED, Part.PLAIN, Part.PLAIN),
-        (Kind.GENERATED, Part.RECOMPRESSED, Part.RECOMPRESSED),
-    ]
+    plain, again = (Kind.GENERATED, Part.PLAIN, Part.PLAIN), (Kind.GENERATED, Part.RECOMPRESSED, Part.RECOMPRESSED)
+    return [plain, again] if recoded else [plain]
 
 
 def has_scored(ledger: FusionInput, branch: Branch) -> bool:

@@ -93,7 +93,7 @@ def augment_motion(motion: Rows, random: np.random.Generator) -> Rows:
 
 def augment_voice(voice: Rows, random: np.random.Generator) -> Rows:
     """Another microphone: a smooth equaliser, a band limit, a noise floor."""
-    rows = voice.reshape(voice.shape[0], -1, BANDS)
+    rows = voice.reshape(voice.shape[0], -1, BANDS).astype(np.float64)
     knots = random.normal(0, 1.5, 6)
     equaliser = np.interp(np.linspace(0, 5, BANDS), np.arange(6), knots)
     rows = rows + equaliser

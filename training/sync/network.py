@@ -15,6 +15,12 @@ LARGEST_LAG = 15
 LAGS = 2 * LARGEST_LAG + 1
 NEAR_LAG = 3
 """Lags up to this many slots count as in sync: recordings are often off by that much."""
+WINDOW = 50
+"""Slots of a window that is judged by itself: two seconds."""
+HOP = 25
+"""Slots from one window to the next: one second."""
+QUIET = 1e-7
+"""Added to the lips' mean square, in squared eye distances, so that a still face has a logarithm."""
 EMBEDDING = 64
 STATISTICS = 4
 
@@ -89,24 +95,74 @@ def lag_curve(similarity: Tensor) -> Tensor:
     Args:
         similarity: [batch, slots, LAGS] with 0 where there is no partner.
     """
-    lags = torch.arange(-LARGEST_LAG, LARGEST_LAG + 1, device=similarity.device)
-    slots = torch._shape_as_tensor(similarity)[1].to(similarity.device)  # noqa: SLF001 - exports as Shape
-    partners = (slots - lags.abs()).clamp(min=1).to(similarity.dtype)
+    partners = has_partner(similarity).sum(dim=1).clamp(min=1)
     return similarity.sum(dim=1) / partners
 
 
-def statistics(curve: Tensor, motion: Tensor) -> Tensor:
-    """What tells a clip in sync from one out of sync: [batch, STATISTICS].
+def has_partner(similarity: Tensor) -> Tensor:
+    """1 where a slot has a partner at a lag, else 0: [1, slots, LAGS]."""
+    row = torch.ones_like(similarity[:1, :, 0])
+    padded = nn.functional.pad(row, (LARGEST_LAG, LARGEST_LAG))
+    slots = similarity.shape[1]
+    return torch.stack([padded[:, lag : lag + slots] for lag in range(LAGS)], dim=-1)
+
+
+def window_curves(similarity: Tensor) -> Tensor:
+    """Lag curves of windows of WINDOW slots, one every HOP: [batch, windows, LAGS]."""
+    pool = nn.AvgPool1d(WINDOW, stride=HOP)
+    share = pool(has_partner(similarity).transpose(1, 2)).clamp(min=1 / WINDOW)
+    return (pool(similarity.transpose(1, 2)) / share).transpose(1, 2)
+
+
+def window_motion(motion: Tensor) -> Tensor:
+    """Mean square of centred lip positions in the same windows: [batch, windows]."""
+    power = (motion**2).mean(dim=2, keepdim=True).transpose(1, 2)
+    return nn.functional.avg_pool1d(power, WINDOW, stride=HOP)[:, 0]
+
+
+def statistics(curve: Tensor, power: Tensor) -> Tensor:
+    """What tells sound in sync from sound out of sync: [..., STATISTICS].
 
     Args:
-        curve: [batch, LAGS].
-        motion: [batch, slots, width], centred.
+        curve: [..., LAGS].
+        power: [...], mean square of centred lip positions.
 
     Returns:
         The best similarity near lag 0; how far it rises above the mean of the other lags; how far it rises
         above the best of the other lags; and the logarithm of how much the lips move.
     """
-    near = curve[:, LARGEST_LAG - NEAR_LAG : LARGEST_LAG + NEAR_LAG + 1].max(dim=1).values
-    far = torch.cat([curve[:, : LARGEST_LAG - NEAR_LAG - 1], curve[:, LARGEST_LAG + NEAR_LAG + 2 :]], dim=1)
-    activity = torch.log((motion**2).mean(dim=(1, 2)) + 1e-8)
-    return torch.stack([near, near - far.mean(dim=1), near - far.max(dim=1).values, activity], dim=1)
+    near = curve[..., LARGEST_LAG - NEAR_LAG : LARGEST_LAG + NEAR_LAG + 1].amax(dim=-1)
+    early, late = curve[..., : LARGEST_LAG - NEAR_LAG - 1], curve[..., LARGEST_LAG + NEAR_LAG + 2 :]
+    far = torch.cat([early, late], dim=-1)
+    activity = torch.log(power + QUIET)
+    return torch.stack([near, near - far.mean(dim=-1), near - far.amax(dim=-1), activity], dim=-1)
+
+
+class ServedSync(nn.Module):
+    """The whole of what is served: centring, towers, lag curves and calibration.
+
+    Args:
+        network: fitted towers.
+        clip: weights [STATISTICS] and constant of P(out of sync) for a whole clip.
+        window: the same for one window.
+    """
+
+    def __init__(self, network: SyncNetwork, clip: tuple[Tensor, Tensor], window: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.clip_weights, self.clip_constant = clip
+        self.window_weights, self.window_constant = window
+
+    def forward(self, motion: Tensor, voice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Lips [batch, slots, width] and voice [batch, slots, width], at least WINDOW slots.
+
+        Returns:
+            ``logit`` [batch, 1], calibrated log-odds of being out of sync; ``curve`` [batch, LAGS], mean
+            cosine at each lag; ``window_logit`` [batch, windows], the same log-odds by window.
+        """
+        lips = centred(motion)
+        similarity = lag_similarity(self.network.motion(lips), self.network.voice(centred(voice)))
+        curve = lag_curve(similarity)
+        whole = statistics(curve, (lips**2).mean(dim=(1, 2))) @ self.clip_weights + self.clip_constant
+        parts = statistics(window_curves(similarity), window_motion(lips))
+        return whole[:, None], curve, parts @ self.window_weights + self.window_constant

@@ -1,0 +1,139 @@
+"""``python -m training.fusion``: fit all heads, calibrate the policies, write them beside the service."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from services.common.evidence import Branch
+from services.fusion.heads import branch_sets, head_key
+from services.fusion.policy import ANY_HEAD, Thresholds
+from services.fusion.store import SHIPPED_HEADS, HeadStore
+from training.data import clips, folds
+from training.fusion.calibration import TARGETS, Scores, Target, choose_thresholds
+from training.fusion.corpus import Evidence, LabelledClip, labelled_clips
+from training.fusion.crossfit import FOLDS, HeldOutSynchrony
+from training.fusion.export import head_document, policy_document, write_set
+from training.fusion.fitting import Fit, feature_names, fit_head, fit_temperature, held_out_log_odds
+from training.fusion.report import counts, held_out_report
+from training.fusion.rows import LabelledRow, labelled_row, rows_for, table_for
+from training.fusion.stills import still_rows
+from training.served import ROOT
+
+CACHE = ROOT / ".cache" / "fusion"
+CLASSES = (0, 1)
+FloatArray = npt.NDArray[np.float64]
+STRENGTH = 0.05
+"""Inverse L2 penalty: strong, because clips are few and sources many."""
+
+
+def clip_rows(labelled: Iterable[LabelledClip], synchrony: HeldOutSynchrony) -> list[LabelledRow]:
+    """Rows of clips, with synchrony scored by models that have not seen their group."""
+    rows = []
+    for clip in tqdm(labelled, desc="synchrony", unit="clip"):
+        reports = (*clip.ledger.reports, synchrony.report(clip.ledger, clip.group))
+        rows.append(labelled_row(clip.name, clip.group, clip.source, clip.kind, reports))
+    return rows
+
+
+def fit_all(
+    rows: Sequence[LabelledRow], seed: int, facts: dict[str, Any]
+) -> tuple[dict[frozenset[Branch], Any], dict[str, dict[str, Thresholds]]]:
+    """Heads of all sets of branches, and each policy's thresholds by head.
+
+    A set of branches for which there are no rows of both classes (one of them is not deployed yet) borrows.
+    """
+    heads: dict[frozenset[Branch], Any] = {}
+    thresholds: dict[str, dict[str, Thresholds]] = {target.name: {} for target in TARGETS}
+    for branches in branch_sets():
+        chosen = rows_for(rows, branches)
+        if len({row.fake for row in chosen}) < len(CLASSES):
+            _borrow(branches, heads, thresholds, facts)
+            continue
+        table = table_for(chosen, branches)
+        log_odds = held_out_log_odds(table, folds(table.groups, FOLDS, seed), STRENGTH)
+        temperature = fit_temperature(log_odds, table)
+        calibrated = log_odds / temperature
+        probabilities = 0.5 * (1 + np.tanh(0.5 * calibrated))
+        report = {**facts, "rows": counts(chosen), "held_out": held_out_report(chosen, probabilities, seed)}
+        heads[branches] = head_document(branches, fit_head(table, STRENGTH), temperature, report)
+        scores = Scores(calibrated, table.labels, table.groups, table.weights)
+        for target in TARGETS:
+            thresholds[target.name][head_key(branches)] = choose_thresholds(scores, target)
+    return heads, thresholds
+
+
+def _borrow(
+    branches: frozenset[Branch],
+    heads: dict[frozenset[Branch], Any],
+    thresholds: dict[str, dict[str, Thresholds]],
+    facts: dict[str, Any],
+) -> None:
+    """Give a set of branches without clips the head of its largest fitted subset, or one that never decides."""
+    subset = max((known for known in heads if known < branches), key=len, default=frozenset[Branch]())
+    own = feature_names(branches)
+    if not subset:
+        empty = Fit(np.zeros(len(own)), np.ones(len(own)), np.zeros(len(own)), 0.0)
+        heads[branches] = head_document(branches, empty, 1.0, {**facts, "rows": {}, "note": "no clips: undecided"})
+        return
+    lender = heads[subset]
+    place = {name: at for at, name in enumerate(lender["features"])}
+
+    def spread(values: Sequence[float], missing: float) -> FloatArray:
+        return np.array([values[place[name]] if name in place else missing for name in own])
+
+    fit = Fit(
+        mean=spread(lender["scaler"]["mean"], 0.0),
+        scale=spread(lender["scaler"]["scale"], 1.0),
+        coefficients=spread(lender["coefficients"], 0.0),
+        intercept=lender["intercept"],
+    )
+    note = f"no clips with all these branches: the head of {head_key(subset)}, with weight 0 for the others"
+    heads[branches] = head_document(branches, fit, lender["temperature"], {**lender["training"], "note": note})
+    for by_head in thresholds.values():
+        if head_key(subset) in by_head:
+            by_head[head_key(branches)] = by_head[head_key(subset)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit, calibrate, write and check."""
+    parser = argparse.ArgumentParser(prog="python -m training.fusion", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="of forgeries, folds and bootstrap draws")
+    parser.add_argument("--out", type=Path, default=SHIPPED_HEADS, help="directory of the heads")
+    options = parser.parse_args(arguments)
+    evidence = Evidence(CACHE, options.seed)
+    repository = evidence.pipelines.repository
+    synchrony = HeldOutSynchrony(ROOT / ".cache", repository, options.seed)
+    rows = clip_rows(labelled_clips(clips(), evidence, options.seed), synchrony)
+    rows += still_rows(evidence, options.seed)
+    facts = {
+        "seed": options.seed,
+        "command": f"python -m training.fusion --seed {options.seed}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "split": f"{FOLDS} folds by identity; synchrony by models of its own folds: {synchrony.held_out}",
+        "inverse_penalty": STRENGTH,
+        "models": {name: repository.card(name).sha256 for name in repository.names()},
+    }
+    heads, thresholds = fit_all(rows, options.seed, facts)
+    policies = {target.name: _policy(target, thresholds[target.name], facts) for target in TARGETS}
+    write_set(options.out, heads, policies)
+    store = HeadStore(options.out)
+    store.refresh()
+    print(f"{len(store.heads)} heads and {len(policies)} policies in {options.out}")
+
+
+def _policy(target: Target, thresholds: dict[str, Thresholds], facts: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    never = Thresholds(deepfake=1.0, authentic=0.0, false_positive_bound=0.0)
+    note = "bounds hold for clips exchangeable with the calibration clips, and for no others"
+    return policy_document(target, {**thresholds, ANY_HEAD: never}, {**facts, "note": note})
+
+
+if __name__ == "__main__":
+    main()
