@@ -110,7 +110,7 @@ train-frame train-patch train-audio train-temporal train-sync train-fusion: trai
 	@$(TRAIN) -m training.$*
 
 evaluate: setup-training models ## measure the served models; DATA=directory OUT=directory
-	@$(TRAIN) -m training.evaluate $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)")
+	@$(TRAIN) -m training.evaluation $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)")
 
 clean: ## remove environments, caches and run files; keeps models
 	rm -rf $(SERVING) $(TRITON) $(TRAINING) .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bonafide import analysis as answers
+from bonafide import models_import
 from bonafide.client import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_SECONDS,
@@ -41,7 +42,10 @@ _SERVER_VARIABLE = "BONAFIDE_SERVER"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 done, 1 the server failed, 2 bad input, 3 server unreachable."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:2] == ["models", "import"]:  # its options are those of the training environment
+        return models_import.main(given[2:])
+    options = _parser().parse_args(given)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -79,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="SECONDS")
     analyze.set_defaults(command=_analyze)
 
-    models = commands.add_parser("models", parents=[server], help="list the models and what they were trained on")
+    models = commands.add_parser(
+        "models", parents=[server], help="list the models, or import one (models import --help)"
+    )
     models.add_argument("--json", action="store_true", help="print one JSON array")
     models.set_defaults(command=_models)
     return parser
