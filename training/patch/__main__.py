@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from scipy.special import expit
 from scipy.stats import beta
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,13 +74,13 @@ class OperatingPoint:
         """The card's entry; ``early_exit`` is on only where it saves something within its bound."""
         return {
             "early_exit": self.saved >= LEAST_SAVED and self.lost_bound <= MOST_LOST,
-            "threshold": round(self.logit, 4),
+            "threshold": round(float(expit(self.logit)), 4),
             "fakes_lost": self.lost,
             "fakes": self.fakes,
             "lost_upper_bound": round(self.lost_bound, 4),
             "bona_fide_spared": round(self.saved, 4),
-            "meaning": "a clip whose every crop is below the threshold is cleared; the bound is one-sided "
-            "Clopper-Pearson at 95 %, for crops exchangeable with the held-out parts",
+            "meaning": "a clip is cleared when P(deepfake) of every face is below the threshold; the bound is "
+            "one-sided Clopper-Pearson at 95 %, for single crops exchangeable with the held-out parts",
         }
 
 
