@@ -154,6 +154,9 @@ class PacketReader:
             except av.FFmpegError:
                 failures += 1
                 self.damaged = True
+            except IndexError:  # PyAV trips at the end over streams that only damage made appear
+                self.damaged = True
+                return
             else:
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import atan2, pi
 from typing import cast
 
@@ -10,7 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideData
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from services.gateway.sampling import SamplingPlan, fit
 
@@ -73,7 +74,7 @@ class PictureConverter:
     def survey(self, frame: av.VideoFrame, orientation: Orientation | None = None) -> Pixels:
         """Upright uint8 RGB [height, width, 3] at native resolution, within the plan's survey side."""
         width, height = fit(frame.width, frame.height, max_side=self._plan.survey_side)
-        picture = self._survey.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
+        picture = _reformat(self._survey, frame, width, height, "rgb24")
         return (orientation or Orientation.of(frame)).apply(_pixels(picture))
 
     def dense(self, frame: av.VideoFrame) -> Pixels:
@@ -86,9 +87,24 @@ class PictureConverter:
         )
         small = frame
         if (width, height) != (frame.width, frame.height) and "420" in frame.format.name:
-            small = self._shrink.reformat(frame, width, height, "yuv420p", interpolation=Interpolation.AREA, threads=1)
-        picture = self._colour.reformat(small, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
+            small = _reformat(self._shrink, frame, width, height, "yuv420p")
+        picture = _reformat(self._colour, small, width, height, "rgb24")
         return Orientation.of(frame).apply(_pixels(picture))
+
+
+def _reformat(
+    reformatter: VideoReformatter, frame: av.VideoFrame, width: int, height: int, pixel_format: str
+) -> av.VideoFrame:
+    """Scale and convert by the colour matrix that the frame states, or by BT.601 when it states nonsense."""
+    as_stated = partial(
+        reformatter.reformat, frame, width, height, pixel_format, interpolation=Interpolation.AREA, threads=1
+    )
+    try:
+        return as_stated()
+    except av.FFmpegError:
+        return as_stated(
+            src_colorspace=Colorspace.ITU601, dst_colorspace=Colorspace.ITU601, src_color_range=ColorRange.MPEG
+        )
 
 
 def _pixels(picture: av.VideoFrame) -> Pixels:

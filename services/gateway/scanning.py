@@ -72,9 +72,8 @@ def scan(container: InputContainer, streams: Streams, watch: Watch) -> Scan:
     """
     limits = watch.limits
     reader = PacketReader(container)
-    listing = _Listing(limits, by_decoding=times_follow_decoding(container))
-    base = streams.audio.time_base if streams.audio is not None else None
-    sound = SoundAssembler(base or Fraction(1, MICROSECONDS), limits.max_duration_us)
+    listing = _Listing(limits, _time_base(streams.video), by_decoding=times_follow_decoding(container))
+    sound = SoundAssembler(_time_base(streams.audio), limits.max_duration_us)
     sound_damaged = False
     for packet in reader.packets(streams.video, streams.audio):
         watch.check()
@@ -98,15 +97,16 @@ def scan(container: InputContainer, streams: Streams, watch: Watch) -> Scan:
 class _Listing:
     """Collects the pictures of the video stream within limits."""
 
-    def __init__(self, limits: DecodeLimits, *, by_decoding: bool) -> None:
+    def __init__(self, limits: DecodeLimits, time_base: Fraction, *, by_decoding: bool) -> None:
         self._limits = limits
+        self._time_base = time_base
         self._by_decoding = by_decoding
         self.pictures: list[Picture] = []
         self.end_us: int | None = None
 
     def add(self, packet: Packet[Stream]) -> None:
         ticks = packet.dts if self._by_decoding or packet.pts is None else packet.pts
-        base = packet.time_base
+        base = self._time_base
         last = self.pictures[-1].time_us if self.pictures else 0
         time_us = last if ticks is None else microseconds(ticks, base)
         shown = ticks is not None and not packet.is_discard
@@ -145,6 +145,11 @@ def _key_before(pictures: Sequence[Picture], keys: Sequence[int], place: int) ->
     while at > 0 and pictures[keys[at]].time_us > pictures[place].time_us:
         at -= 1
     return keys[max(at, 0)] if keys[0] <= place else 0
+
+
+def _time_base(stream: Stream | None) -> Fraction:
+    found = stream.time_base if stream is not None else None
+    return found or Fraction(1, MICROSECONDS)
 
 
 def _decode_sound(stream: AudioStream, packet: Packet[Stream] | None, sound: SoundAssembler) -> bool:

@@ -55,10 +55,10 @@ def decode_still(source: BinaryIO, recognised: Container, plan: SamplingPlan, wa
         stream.codec_context.options = {"max_pixels": str(watch.limits.max_pixels)}
         try:
             frame = _first_frame(container, stream, watch)
+            orientation = orientation or Orientation.of(frame)
+            picture = Frame(0, PictureConverter(plan).survey(frame, orientation))
         except av.FFmpegError as error:
             raise _damaged() from error
-        orientation = orientation or Orientation.of(frame)
-        picture = Frame(0, PictureConverter(plan).survey(frame, orientation))
         width, height = orientation.displayed(frame.width, frame.height)
         samples = Samples((picture,), (), width, height, orientation.degrees, damaged=frame.is_corrupt)
         return samples, codec_name(stream)

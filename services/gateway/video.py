@@ -184,6 +184,7 @@ class _Collector:
         self._last_us: int | None = None
         self._size = (0, 0)
         self._degrees = 0
+        self._failed = False
 
     def offer(self, time_us: int, frame: av.VideoFrame) -> None:
         if self._last_us is not None and time_us <= self._last_us:
@@ -193,11 +194,15 @@ class _Collector:
             orientation = Orientation.of(frame)
             self._size = orientation.displayed(frame.width, frame.height)
             self._degrees = orientation.degrees
-        if self._survey_cursor.takes(time_us):
-            self._survey.append(Frame(time_us, self._convert.survey(frame)))
-        if self._dense_cursor.takes(time_us):
-            self._dense.append(Frame(time_us, self._convert.dense(frame)))
+        try:
+            if self._survey_cursor.takes(time_us):
+                self._survey.append(Frame(time_us, self._convert.survey(frame)))
+            if self._dense_cursor.takes(time_us):
+                self._dense.append(Frame(time_us, self._convert.dense(frame)))
+        except av.FFmpegError:
+            self._failed = True
 
     def samples(self, *, damaged: bool) -> Samples:
         width, height = self._size
+        damaged |= self._failed
         return Samples(tuple(self._survey), tuple(self._dense), width, height, self._degrees, damaged)

@@ -166,8 +166,14 @@ def test_cover_art_is_no_video() -> None:
     assert clip.audio is not None
 
 
-def test_long_clips_decode_only_the_groups_that_hold_samples() -> None:
-    clip = decoded(Clip(frames=1500, rate=25, width=160, height=120, gop=25).bytes())
+@pytest.mark.parametrize(
+    "codec_options",
+    [{}, {"preset": "veryfast", "bf": "3", "x264-params": "open-gop=1"}],
+    ids=["closed groups", "open groups"],
+)
+def test_long_clips_decode_only_the_groups_that_hold_samples(codec_options: dict[str, str]) -> None:
+    recipe = Clip(frames=1500, rate=25, width=160, height=120, gop=25, audio_codec=None, codec_options=codec_options)
+    clip = decoded(recipe.bytes())
     survey = [media.read_number(frame.pixels) for frame in clip.survey]
     assert survey == [(2 * step + 1) * 1500 // 32 % 1024 for step in range(16)]
     dense = [media.read_number(frame.pixels) for frame in clip.dense]
