@@ -102,3 +102,14 @@ def test_calibration_bins_hold_shares_and_certainty_belongs_to_the_last() -> Non
 
 def test_confusion_counts_truth_by_call() -> None:
     assert confusion([0, 0, 1, 1, 1], [0.1, 0.7, 0.5, 0.2, 0.9]).tolist() == [[1, 1], [1, 2]]
+
+
+def test_two_groups_do_not_make_an_interval_of_no_width() -> None:
+    random = np.random.default_rng(0)
+    rows = [
+        row(label, float(np.clip(random.normal(0.4 + 0.2 * label, 0.2), 0, 1)), "frame", group=f"g{label}")
+        for label in (0, 1)
+        for _ in range(40)
+    ]
+    auc = summarise(Measured(stills=rows))["frame"]["all"]["auc"]
+    assert auc.low < auc.value < auc.high

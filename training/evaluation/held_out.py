@@ -1,7 +1,8 @@
 """What each served model was trained on, and the figures that its training measured on held-out groups.
 
-Some models learn from all of the shared data, and are measured there by cross-validation: their cards hold
-the fair figures, and re-scoring the same data with the final weights would flatter them.
+Some models learn from all of the shared data, and are measured there by cross-validation: their cards and the
+heads' own reports hold the fair figures, and re-scoring the same data with the final weights would flatter
+them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,21 @@ from typing import Any
 
 from services.common.models import ModelRepository
 from training.evaluation.degradation import SOUND_CONDITIONS
-from training.evaluation.summary import DEGRADED, Figures, Summary, from_card
+from training.evaluation.rows import GENERATED
+from training.evaluation.summary import ALL, DEGRADED, Figures, Summary, from_card
+from training.forging import Forgery
 
 CROSS_VALIDATED = {"audio": "spoof_classifier", "temporal": "temporal", "sync": "sync"}
 """Branches whose shared data was all trained on → the model whose card says how they did out of fold."""
-HEADS_REPORT = "report.json"
-SUMMARY_KEY = "summary"
+RENAMED = {
+    "sync": {
+        "swapped, held-out identities": str(Forgery.DUBBED),
+        "shifted, held-out identities": str(Forgery.SHIFTED),
+        "still, held-out identities": str(Forgery.STILL),
+    },
+    "audio": {condition: f"{DEGRADED}{condition}" for condition in SOUND_CONDITIONS},
+}
+"""Branch → name of a source in the card → its name here."""
 
 
 def statements(models: Path, heads: Path) -> list[str]:
@@ -29,9 +39,9 @@ def statements(models: Path, heads: Path) -> list[str]:
         card = repository.card(name)
         split = str(card.details.get("split", "")).rstrip(".")
         lines.append(f"`{name}`: trained on {card.trained_on}; split: {split}; {card.headline}.")
-    found = _heads_report(heads)
-    if found.get("split"):
-        lines.append(f"fusion heads: {found['split']}.")
+    key, training = largest_head(heads)
+    if key:
+        lines.append(f"fusion head `{key}`: {training.get('rows')}; split: {training.get('split')}.")
     return lines
 
 
@@ -44,19 +54,26 @@ def replaced(summary: Summary, models: Path, heads: Path) -> Summary:
     present = set(repository.names())
     fair = dict(summary)
     for branch, model in CROSS_VALIDATED.items():
-        fair[branch] = _from_card(repository.card(model).details) if model in present else {}
-    fair["fused"] = from_card(_heads_report(heads).get(SUMMARY_KEY, {}))
+        fair[branch] = _of_card(branch, repository.card(model).details) if model in present else {}
+    fair["fused"] = from_card(largest_head(heads)[1].get("held_out", {}))
     return fair
 
 
-def _from_card(details: Mapping[str, Any]) -> dict[str, Figures]:
-    table = from_card(details.get("metrics", {}))
-    return {f"{DEGRADED}{name}" if name in SOUND_CONDITIONS else name: figures for name, figures in table.items()}
+def _of_card(branch: str, details: Mapping[str, Any]) -> dict[str, Figures]:
+    renamed = RENAMED.get(branch, {})
+    table = {renamed.get(name, name): row for name, row in from_card(details.get("metrics", {})).items()}
+    if branch == "temporal" and ALL in table:
+        table[GENERATED] = table[ALL]  # its card counts real and generated clips, and nothing else
+    return table
 
 
-def _heads_report(heads: Path) -> dict[str, Any]:
-    path = heads / HEADS_REPORT
-    if not path.is_file():
-        return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+def largest_head(heads: Path) -> tuple[str, Mapping[str, Any]]:
+    """Name and training report of the head of most branches that was fitted itself; empty if there is none."""
+    fitted: dict[str, Mapping[str, Any]] = {}
+    for path in heads.glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        training = content.get("training", {})
+        if "branches" in content and "held_out" in training and "note" not in training:
+            fitted[path.stem] = training
+    best = max(fitted, key=lambda key: (key.count("_"), key), default="")
+    return best, fitted.get(best, {})

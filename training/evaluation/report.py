@@ -73,8 +73,9 @@ def _head(facts: Facts) -> str:
     what = "the held-out parts of the shared data" if facts.shared else "the directory given"
     return (
         f"# Evaluation\n\nMade by `make evaluate` on {day} from {what}, {facts.seconds / 60:.0f} minutes. Every figure "
-        "is followed by its 95 % interval, a bootstrap over groups (originals, identities or sources), and by the "
-        "number of rows. The same figures are in `summary.json`."
+        "is followed by its 95 % interval, a bootstrap over groups (originals, identities or sources; over rows "
+        "where there are fewer than eight groups), and by the number of rows. The same figures are in "
+        "`summary.json`."
     )
 
 

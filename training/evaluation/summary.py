@@ -20,6 +20,8 @@ from training.metrics import Measure, bootstrap, measure
 
 FEWEST = 5
 """Rows of a class below which a source or method is not reported by itself."""
+FEWEST_GROUPS = 8
+"""Distinct groups below which intervals come from drawing rows."""
 ALL = "all"
 WITHIN = "within_source_mean"
 DEGRADED = "degraded_"
@@ -54,8 +56,13 @@ def figures(rows: Iterable[Row], branch: str, group: Callable[[Row], str] | None
     found = columns(rows, branch, group)
     if not found.labels.size:
         return {}
-    measures = measure(found.labels, found.scores, found.groups)
+    measures = measure(found.labels, found.scores, _drawn(found.groups))
     return {name: value for name, value in measures.items() if math.isfinite(value.value)}
+
+
+def _drawn(groups: list[str]) -> list[str]:
+    """What the bootstrap draws: groups, or single rows where there are too few groups to say anything."""
+    return groups if len(set(groups)) >= FEWEST_GROUPS else [str(index) for index in range(len(groups))]
 
 
 def _clean(rows: Iterable[Row]) -> list[Row]:
