@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import onnxruntime
+import torch
+
+from services.visual.expression import CHANNELS
+from services.visual.residuals import WIDTH
+from tests.visual.meshes import drawn_mesh
+from training.temporal.__main__ import train
+from training.temporal.corpus import ClipRows
+from training.temporal.evaluation import held_out, source_folds
+from training.temporal.export import CONFIG, export
+from training.temporal.face_forgery import RECIPES, Stretch
+from training.temporal.fitting import Sequences, fit_members, texture_examples
+from training.temporal.network import (
+    LinearHead,
+    MotionStatistics,
+    SequenceNet,
+    Standard,
+    TemporalNetwork,
+    TextureStatistics,
+    statistics,
+)
+
+pytestmark = pytest.mark.training
+
+
+def clip(number: int, fake: int, source: str, random: np.random.Generator) -> ClipRows:
+    """A clip whose first texture number and whose mouth give its class away."""
+    texture = random.normal(0, 1, (24, WIDTH)).astype(np.float32)
+    texture[:, 0] += 2 * fake
+    motion = random.normal(0, 0.01, (60, len(CHANNELS))).cumsum(axis=0).astype(np.float32)
+    motion[:, 0] *= 1 + 2 * fake
+    variants = {"original": texture, "copy/0": texture + 0.1}
+    if not fake:
+        forged = texture.copy()
+        forged[:, 0] += 2
+        variants["forged/face"] = forged
+    return ClipRows(f"clip{number}", fake, f"group{number}", source, "real" if not fake else "method", motion, variants)
+
+
+@pytest.fixture
+def clips() -> list[ClipRows]:
+    random = np.random.default_rng(0)
+    return [clip(number, number % 2, f"source{number // 4 % 6}", random) for number in range(48)]
+
+
+@pytest.fixture
+def network() -> TemporalNetwork:
+    torch.manual_seed(3)
+    random = np.random.default_rng(3)
+    heads = [
+        LinearHead(
+            Standard(random.normal(0, 1, width), random.uniform(0.5, 2, width)), random.normal(0, 0.1, width), 0.2
+        )
+        for width in (2 * WIDTH, 6 * len(CHANNELS) + 30)
+    ]
+    nets = [
+        SequenceNet(Standard(np.zeros(width), np.ones(width)), width, steps=steps).eval()
+        for width, steps in ((WIDTH, False), (len(CHANNELS), True))
+    ]
+    return TemporalNetwork([(heads[0], 0.7), (nets[0], 0.3)], [(heads[1], 0.5), (nets[1], 0.2)], -0.1).eval()
+
+
+@pytest.mark.parametrize(("batch", "rows", "frames"), [(1, 8, 16), (3, 41, 250)])
+def test_the_served_graph_is_the_trained_network(
+    network: TemporalNetwork, tmp_path: Path, batch: int, rows: int, frames: int
+) -> None:
+    session = onnxruntime.InferenceSession(export(network, tmp_path), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(rows)
+    texture = random.normal(0, 1, (batch, rows, WIDTH)).astype(np.float32)
+    texture[0, : rows // 2, 3:9] = np.nan
+    texture[0, :, 11] = np.nan
+    motion = random.normal(0, 1, (batch, frames, len(CHANNELS))).astype(np.float32)
+    (served,) = session.run(["logit"], {"texture": texture, "motion": motion})
+    with torch.no_grad():
+        expected = network(torch.from_numpy(texture), torch.from_numpy(motion)).numpy()
+    assert served.shape == (batch, 1)
+    assert np.isfinite(served).all()
+    np.testing.assert_allclose(served, expected, atol=1e-4)
+    assert (tmp_path / "temporal" / "config.pbtxt").read_text() == CONFIG
+
+
+def test_statistics_leave_out_what_was_not_seen() -> None:
+    rows = np.random.default_rng(1).normal(0, 1, (20, WIDTH)).astype(np.float32)
+    holed = np.concatenate([rows, np.full((5, WIDTH), np.nan, np.float32)])
+    np.testing.assert_allclose(statistics(TextureStatistics(), holed), statistics(TextureStatistics(), rows), atol=1e-5)
+    mean, deviation = np.split(statistics(TextureStatistics(), rows), 2)
+    np.testing.assert_allclose(mean, rows.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(deviation, np.log(rows.std(axis=0) + 0.02), atol=1e-5)
+
+
+def test_motion_statistics_are_those_of_numpy() -> None:
+    rows = np.random.default_rng(2).normal(0, 1, (53, len(CHANNELS))).astype(np.float32)
+    found = statistics(MotionStatistics(), rows)
+    steps = np.diff(rows, axis=0)
+    lids = CHANNELS.index("right_lids"), CHANNELS.index("left_lids")
+    np.testing.assert_allclose(found[: len(CHANNELS)], np.log(rows.std(axis=0) + 1e-5), atol=1e-5)
+    assert found[6 * len(CHANNELS)] == pytest.approx(np.corrcoef(steps[:, lids[0]], steps[:, lids[1]])[0, 1], abs=1e-5)
+    assert np.isfinite(statistics(MotionStatistics(), np.zeros((16, len(CHANNELS)), np.float32))).all()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_forge_the_face_and_repeat_themselves(name: str) -> None:
+    random = np.random.default_rng(4)
+    pictures = [random.integers(0, 255, (200, 220, 3), dtype=np.uint8) for _ in range(6)]
+    landmarks = np.stack([drawn_mesh((100 + step, 100))[:, :2] for step in range(6)])
+    stretch = Stretch(pictures, landmarks)
+    first = RECIPES[name](stretch, np.random.default_rng(7))
+    second = RECIPES[name](stretch, np.random.default_rng(7))
+    assert [frame.shape for frame in first] == [(200, 220, 3)] * 6
+    np.testing.assert_array_equal(np.stack(first), np.stack(second))
+    assert any(
+        (frame[90:150, 70:140] != picture[90:150, 70:140]).any() for frame, picture in zip(first, pictures, strict=True)
+    )
+    if name != "reenacted":
+        np.testing.assert_array_equal(np.stack(first)[:, :20], np.stack(pictures)[:, :20])
+
+
+def test_generated_clips_teach_texture_only_beside_real_ones_of_their_source(clips: list[ClipRows]) -> None:
+    random = np.random.default_rng(9)
+    alone = clip(99, 1, "fakes_only", random)
+    cells = {example.cell for example in texture_examples([*clips, alone])}
+    assert not any(source == "fakes_only" for _, source, _ in cells)
+    assert {(0, "source0", False), (1, "source0", False), (1, "source0", True)} <= cells
+
+
+def test_folds_share_no_source_and_no_identity(clips: list[ClipRows]) -> None:
+    folds = source_folds(clips, 0)
+    assert sorted(source for fold in folds for source in fold) == sorted({item.source for item in clips})
+    for sources in folds:
+        learnt, scored = held_out(clips, sources)
+        assert not {clips[place].source for place in learnt} & {clips[place].source for place in scored}
+        assert not {clips[place].group for place in learnt} & {clips[place].group for place in scored}
+
+
+def test_training_finds_the_trace_and_repeats_itself(clips: list[ClipRows], tmp_path: Path) -> None:
+    cards = []
+    for folder in ("first", "second"):
+        train(clips, 0, tmp_path / folder, None)
+        cards.append((tmp_path / folder / "temporal" / "card.json").read_text())
+    assert cards[0] == cards[1]
+    assert '"value": 1.0' in cards[0]
+
+
+def test_the_lstm_members_learn_and_repeat_themselves(clips: list[ClipRows]) -> None:
+    plan = Sequences(steps=60, window=24, members=1)
+    first, second = (fit_members(clips, 0, plan)[2:] for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        scores = np.array([one.score(item) for item in clips])
+        np.testing.assert_allclose(scores, [other.score(item) for item in clips], atol=1e-5)
+    texture = np.array([first[0].score(item) for item in clips])
+    fake = np.array([item.fake for item in clips], bool)
+    assert texture[fake].mean() > texture[~fake].mean()

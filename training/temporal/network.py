@@ -1,0 +1,196 @@
+"""The temporal network: statistics of texture and motion rows with linear heads, and two BiLSTMs over the rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from services.visual.expression import CHANNELS
+from services.visual.residuals import WIDTH
+
+Floats = npt.NDArray[np.float32]
+
+PAIRS = (
+    *(("right_lids", "left_lids"), ("right_gaze_across", "left_gaze_across"), ("right_gaze_down", "left_gaze_down")),
+    *(("right_brow", "left_brow"), ("mouth_open", "jaw"), ("mouth_open", "mouth_width"), ("head_across", "head_yaw")),
+    *(("head_down", "head_pitch"), ("head_roll", "head_across"), ("right_brow", "head_pitch")),
+    *(("right_lids", "head_pitch"), ("right_lids", "right_gaze_down"), ("mouth_open", "head_pitch")),
+    *(("mouth_open", "head_down"), ("jaw", "head_down")),
+)
+"""Channels that a living face moves together, or apart."""
+SLOW = 5
+"""Frames of a slow step."""
+CLIP = 4.0
+SMALLEST_DEVIATION = 1e-6
+TEXTURE_WIDTH = 2 * WIDTH
+MOTION_WIDTH = 6 * len(CHANNELS) + 2 * len(PAIRS)
+
+
+class TextureStatistics(nn.Module):
+    """Mean and log deviation over time of texture rows; NaN, a region that was not seen, is left out.
+
+    float32 [N, R, 123] → [N, 246]; NaN where a region was never seen.
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """See the class."""
+        known = ~torch.isnan(rows)
+        values = torch.where(known, rows, torch.zeros_like(rows))
+        count = known.to(rows.dtype).sum(dim=1, keepdim=True)
+        mean = values.sum(dim=1, keepdim=True) / count
+        spread = torch.where(known, values - mean, torch.zeros_like(rows))
+        deviation = torch.sqrt((spread * spread).sum(dim=1, keepdim=True) / count)
+        return torch.cat([mean, torch.log(deviation + 0.02)], dim=2).squeeze(1)
+
+
+class MotionStatistics(nn.Module):
+    """How much, how fast, how jerkily each channel moves, and which move together.
+
+    float32 [N, T, 17], T ≥ 16 → [N, 132].
+    """
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        places = {name: place for place, name in enumerate(CHANNELS)}
+        self.register_buffer("first", torch.tensor([places[pair[0]] for pair in PAIRS]))
+        self.register_buffer("second", torch.tensor([places[pair[1]] for pair in PAIRS]))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """See the class."""
+        steps = rows[:, 1:] - rows[:, :-1]
+        jerks = steps[:, 1:] - steps[:, :-1]
+        means = nn.functional.avg_pool1d(rows.transpose(1, 2), SLOW).transpose(1, 2)
+        extent, speed, jerk = _deviation(rows, 1e-5), _deviation(steps, 1e-5), _deviation(jerks, 1e-5)
+        parts = [
+            torch.log(extent),
+            torch.log(speed),
+            torch.log(jerk / speed),
+            torch.log(speed / extent),
+            torch.log((steps.abs().mean(dim=1) + 1e-6) / speed),
+            torch.log(_deviation(means[:, 1:] - means[:, :-1], 1e-5) / extent),
+            self._together(steps),
+            self._together(rows),
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _together(self, values: Tensor) -> Tensor:
+        """Correlation of each pair of channels: [N, pairs]."""
+        centred = values - values.mean(dim=1, keepdim=True)
+        one, other = centred[:, :, self.first], centred[:, :, self.second]
+        scale = torch.sqrt((one * one).mean(dim=1) * (other * other).mean(dim=1))
+        return (one * other).mean(dim=1) / (scale + 1e-9)
+
+
+def _deviation(values: Tensor, floor: float) -> Tensor:
+    centred = values - values.mean(dim=1, keepdim=True)
+    return torch.sqrt((centred * centred).mean(dim=1)) + floor
+
+
+class Standard(nn.Module):
+    """Standardise and clip to ±4; NaN becomes the mean."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: npt.ArrayLike, deviation: npt.ArrayLike) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(np.asarray(mean), dtype=torch.float32))
+        self.register_buffer("deviation", torch.tensor(np.asarray(deviation), dtype=torch.float32))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values [..., width] to the same shape."""
+        known = torch.where(torch.isnan(values), self.mean, values)
+        return torch.clamp((known - self.mean) / self.deviation, -CLIP, CLIP)
+
+
+class LinearHead(nn.Module):
+    """Standardised features [N, width] to a score [N, 1]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, standard: Standard, weight: npt.ArrayLike, bias: float) -> None:
+        super().__init__()
+        self.standard = standard
+        self.register_buffer("weight", torch.tensor(np.asarray(weight), dtype=torch.float32)[:, None])
+        self.register_buffer("bias", torch.tensor([bias], dtype=torch.float32))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return self.standard(features) @ self.weight + self.bias
+
+
+class SequenceNet(nn.Module):
+    """A BiLSTM over rows, read at its mean over time (Graves and Schmidhuber 2005).
+
+    Motion rows are read as steps from frame to frame, so that where a face is tells nothing.
+
+    Args:
+        standard: of rows, or of steps.
+        width: numbers a row.
+        steps: take differences of consecutive rows first.
+        hidden: units a direction.
+    """
+
+    def __init__(self, standard: Standard, width: int, *, steps: bool, hidden: int = 16) -> None:
+        super().__init__()
+        self.standard = standard
+        self.steps = steps
+        self.squeeze = nn.Linear(width, hidden)
+        self.sequence = nn.LSTM(hidden, hidden, batch_first=True, bidirectional=True)
+        self.drop = nn.Dropout(0.5)
+        self.out = nn.Linear(2 * hidden, 1)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [N, T, width] to a score [N, 1]."""
+        if self.steps:
+            rows = rows[:, 1:] - rows[:, :-1]
+        inputs = self.drop(torch.tanh(self.squeeze(self.drop(self.standard(rows)))))
+        return self.out(self.drop(self.sequence(inputs)[0].mean(dim=1)))
+
+
+class TemporalNetwork(nn.Module):
+    """Weighted sum of members' scores, as calibrated log-odds: texture [N, R, 123], motion [N, T, 17] → [N, 1].
+
+    Args:
+        texture: members that read texture statistics (LinearHead) or rows (SequenceNet), with their weights.
+        motion: the same for motion.
+        offset: added to the sum.
+    """
+
+    def __init__(
+        self,
+        texture: Sequence[tuple[nn.Module, float]],
+        motion: Sequence[tuple[nn.Module, float]],
+        offset: float,
+    ) -> None:
+        super().__init__()
+        self.texture_statistics, self.motion_statistics = TextureStatistics(), MotionStatistics()
+        self.texture = nn.ModuleList(member for member, _ in texture)
+        self.motion = nn.ModuleList(member for member, _ in motion)
+        self.weights = [weight for _, weight in itertools.chain(texture, motion)]
+        self.offset = offset
+
+    def forward(self, texture: Tensor, motion: Tensor) -> Tensor:
+        """See the class."""
+        of_texture, of_motion = self.texture_statistics(texture), self.motion_statistics(motion)
+        scores = [member(of_texture if isinstance(member, LinearHead) else texture) for member in self.texture] + [
+            member(of_motion if isinstance(member, LinearHead) else motion) for member in self.motion
+        ]
+        total = sum(weight * score for weight, score in zip(self.weights, scores, strict=True))
+        assert isinstance(total, Tensor)
+        return total + self.offset
+
+
+def statistics(module: nn.Module, rows: Floats) -> Floats:
+    """Statistics of one clip's rows [n, width] by the graph's own code: float32 [features]."""
+    with torch.no_grad():
+        return np.asarray(module(torch.from_numpy(rows)[None])[0].numpy(), np.float32)
