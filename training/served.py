@@ -167,6 +167,11 @@ def _fingerprint(models: Path, names: Sequence[str], folders: Sequence[str]) -> 
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def code_fingerprint(files: Sequence[Path]) -> str:
+    """Changes whenever what some modules do may: comments, layout and docstrings do not count."""
+    return hashlib.sha256("\n".join(_code(path) for path in files).encode()).hexdigest()[:16]
+
+
 def _matters(path: Path) -> bool:
     if path.parent.name == "gateway":
         return path.stem in _DECODING

@@ -20,6 +20,7 @@ from training.evaluation.stills import StillOptions, score_stills
 from training.evaluation.summary import Measured
 from training.served import MODEL_REPOSITORY, ROOT
 
+MEMO = ROOT / ".cache" / "fusion" / "memo.sqlite"
 STILLS_A_CLASS = 120
 """Pictures of each class that robustness curves are measured on."""
 UTTERANCES = 800
@@ -115,7 +116,9 @@ def _measure(collection: Collection, options: Options) -> tuple[Measured, list[s
     speech = _speech(collection, options)
     clips: list[Row] = []
     refused: list[str] = []
-    wanted = ClipOptions(options.models, options.heads, options.cache, options.processes, options.robustness)
+    # Training has seen the shared clips already; what single models answered there is worth keeping.
+    memo = MEMO if options.data is None and options.models == MODEL_REPOSITORY else None
+    wanted = ClipOptions(options.models, options.heads, options.cache, options.processes, options.robustness, memo)
     for part in collection.clips:
         found = score_clips(part, wanted)
         clips += found.rows

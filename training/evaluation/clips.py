@@ -14,10 +14,12 @@ from pathlib import Path
 
 from services.common.errors import BonafideError
 from services.common.media import AudioTrack
+from services.common.models import ModelRepository
 from services.fusion.pipeline import FusionInput
 from services.gateway.decoding import DecodedClip
 from training.evaluation.cache import BlobCache, digest
 from training.forging import Forgery, dub, freeze, generator, shift, still_index
+from training.fusion.memo import MemoEngine
 from training.served import (
     SOUND_ONLY,
     ServedPipelines,
@@ -43,12 +45,14 @@ class ClipJob:
     """One clip and the variants wanted of it.
 
     ``forgeries`` are to be made of it, with the sound of ``donor`` where it is dubbed and moved by
-    ``shift_us`` where it is shifted; ``rate_factors`` are re-encodings of its pictures.
+    ``shift_us`` where it is shifted; ``rate_factors`` are re-encodings of its pictures. ``memo`` is where the
+    answers of single models are kept, so that a new version of one costs no second run of the others.
     """
 
     models: Path
     cache: Path
     path: Path
+    memo: Path | None = None
     forgeries: tuple[Forgery, ...] = ()
     donor: Path | None = None
     shift_us: int = 0
@@ -96,6 +100,7 @@ class _Halves:
         self._job = job
         self._store = BlobCache(job.cache)
         self._hash = _file_hash(job.path)
+        self._pipelines = _pipelines(job.models, job.memo)
         self._decoded: DecodedClip | None = None
         self._refused = False
 
@@ -123,7 +128,7 @@ class _Halves:
     def _clip(self) -> DecodedClip | None:
         if self._decoded is None and not self._refused:
             try:
-                self._decoded = _pipelines(self._job.models).decode(self._job.path)
+                self._decoded = self._pipelines.decode(self._job.path)
             except BonafideError:
                 self._refused = True
         return self._decoded
@@ -145,7 +150,7 @@ class _Halves:
         elif variant.startswith(CODED):
             factor = int(variant.removeprefix(CODED))
             survey, dense = through_video_codec(survey, factor), through_video_codec(dense, factor)
-        return seen(_pipelines(self._job.models).see(survey, dense))
+        return seen(self._pipelines.see(survey, dense))
 
     def _heard(self, variant: str) -> FusionInput | None:
         clip = self._clip()
@@ -156,7 +161,7 @@ class _Halves:
             audio = self._forged_sound(audio, variant)
             if audio is None:
                 return None
-        return heard(_pipelines(self._job.models).hear(audio))
+        return heard(self._pipelines.hear(audio))
 
     def _forged_sound(self, audio: AudioTrack | None, variant: str) -> AudioTrack | None:
         job = self._job
@@ -167,23 +172,25 @@ class _Halves:
                 return shift(audio, job.shift_us)
             except ValueError:
                 return None
-        other = _sound(job.models, job.donor) if job.donor is not None else None
+        other = _sound(self._pipelines, job.donor) if job.donor is not None else None
         if other is None or not other.samples.any():
             return None
         return dub(audio, other, generator("dub", job.path.name))
 
 
-def _sound(models: Path, path: Path) -> AudioTrack | None:
+def _sound(pipelines: ServedPipelines, path: Path) -> AudioTrack | None:
     """The sound of a clip alone."""
     try:
-        return _pipelines(models).decode(path, SOUND_ONLY).audio
+        return pipelines.decode(path, SOUND_ONLY).audio
     except BonafideError:
         return None
 
 
 @cache
-def _pipelines(models: Path) -> ServedPipelines:
-    return ServedPipelines(models)
+def _pipelines(models: Path, memo: Path | None) -> ServedPipelines:
+    if memo is None:
+        return ServedPipelines(models)
+    return ServedPipelines(models, engine=MemoEngine(ModelRepository(models), memo))
 
 
 @cache

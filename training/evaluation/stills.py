@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,20 +13,22 @@ import numpy.typing as npt
 
 from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
+from services.visual import crops, detection
 from services.visual.crops import square_crop
 from services.visual.detection import detect_now
 from services.visual.scoring import FRAME_MODEL, PATCH_MODEL, sigmoid
 from training.data import Example
-from training.evaluation.cache import ScoreCache, digest
+from training.evaluation.cache import ScoreCache, Values, digest
 from training.evaluation.degradation import PICTURE_CONDITIONS
 from training.evaluation.discovery import LabelledSet
 from training.evaluation.rows import CLEAN, Row
 from training.evaluation.work import done
 from training.forging import generator
 from training.frame.faces import decode, whole_picture
-from training.served import visual_fingerprint
+from training.served import code_fingerprint
 
 MODELS = {"frame": FRAME_MODEL, "patch": PATCH_MODEL}
+LOGIT = "logit"
 FOUND = "face_found"
 SIZE = "face_size"
 BRIGHTNESS = "brightness"
@@ -34,13 +36,17 @@ PART = 32
 """Pictures of one job."""
 
 
+FACE = "face"
+"""Under this name the traits of the face are kept, beside the branches' logits."""
+
+
 @dataclass(frozen=True, slots=True)
 class PictureJob:
-    """Some pictures under one condition, by their cache keys."""
+    """Some pictures under one condition: cache keys by what is wanted (branch or FACE), and the bytes."""
 
     models: Path
     condition: str
-    pictures: tuple[tuple[str, bytes], ...]
+    pictures: tuple[tuple[Mapping[str, str], bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,10 @@ def score_stills(
     Returns:
         One row a picture that could be read; logits became probabilities.
     """
-    known = ScoreCache(options.cache / f"stills-{visual_fingerprint(options.models)}.jsonl")
-    wanted: list[tuple[LabelledSet, Example, str]] = []
-    fresh: dict[str, bytes] = {}
+    known = ScoreCache(options.cache / "stills.jsonl")
+    states = fingerprints(options.models)
+    wanted: list[tuple[LabelledSet, Example, Mapping[str, str]]] = []
+    fresh: dict[str, tuple[Mapping[str, str], bytes]] = {}
     for part in sets:
         for example in part.examples:
             if chosen is not None and f"{part.name}/{example.file}" not in chosen:
@@ -77,23 +84,34 @@ def score_stills(
                 encoded = part.archive.read(example)
             except KeyError:
                 continue  # listed, but not in the archive
-            key = digest(encoded, condition)
-            wanted.append((part, example, key))
-            if key not in known:
-                fresh[key] = encoded
-    _complete(known, fresh, options, condition)
-    return [_row(part, example, dict(known[key]), condition) for part, example, key in wanted if known[key]]
-
-
-def _complete(known: ScoreCache, fresh: dict[str, bytes], options: StillOptions, condition: str) -> None:
-    items = list(fresh.items())
+            keys = {what: digest(encoded, condition, what, state) for what, state in states.items()}
+            wanted.append((part, example, keys))
+            missing = {what: key for what, key in keys.items() if key not in known}
+            if missing:
+                fresh[keys[FACE]] = (missing, encoded)
+    items = list(fresh.values())
     jobs = [PictureJob(options.models, condition, tuple(items[at : at + PART])) for at in range(0, len(items), PART)]
     for _, values in done(score_pictures, jobs, title=f"stills, {condition}", processes=options.processes):
         known.put(values)
+    rows = (
+        _row(part, example, {what: known[key] for what, key in keys.items()}, condition)
+        for part, example, keys in wanted
+    )
+    return [row for row in rows if row.traits]
 
 
-def _row(part: LabelledSet, example: Example, values: dict[str, float], condition: str) -> Row:
-    scores = {branch: float(sigmoid(values.pop(branch))) for branch in MODELS if branch in values}
+def fingerprints(models: Path) -> dict[str, str]:
+    """What the score of each branch, and the face itself, depend on."""
+    repository = ModelRepository(models)
+    present = set(repository.names())
+    code = code_fingerprint((Path(crops.__file__), Path(detection.__file__)))
+    face = f"{repository.card(detection.MODEL).sha256}:{code}"
+    served = {branch: name for branch, name in MODELS.items() if name in present}
+    return {FACE: face} | {branch: f"{face}:{repository.card(name).sha256}" for branch, name in served.items()}
+
+
+def _row(part: LabelledSet, example: Example, values: Mapping[str, Values], condition: str) -> Row:
+    scores = {branch: float(sigmoid(values[branch][LOGIT])) for branch in MODELS if values.get(branch)}
     return Row(
         name=example.file,
         collection=part.name,
@@ -103,32 +121,32 @@ def _row(part: LabelledSet, example: Example, values: dict[str, float], conditio
         source=example.fields.get("source") or "",
         method=(example.fields.get("method") or "") if example.fake else "",
         condition=condition,
-        traits=values,
+        traits=values[FACE],
     )
 
 
 def score_pictures(job: PictureJob) -> dict[str, dict[str, float]]:
-    """Cache key → logits by branch and traits; empty for what is no picture."""
+    """Cache key → logit of a branch or traits of a face; empty for what is no picture."""
     scorer = _scorer(job.models)
     degrade = {condition.name: condition.apply for condition in PICTURE_CONDITIONS}
     results: dict[str, dict[str, float]] = {}
-    crops: list[npt.NDArray[np.uint8]] = []
-    keys: list[str] = []
-    for key, encoded in job.pictures:
+    cut: list[tuple[Mapping[str, str], npt.NDArray[np.uint8]]] = []
+    for keys, encoded in job.pictures:
         try:
             picture = decode(encoded)
         except (ValueError, IndexError, cv2.error):
-            results[key] = {}
+            results |= {key: {} for key in keys.values()}
             continue
         if job.condition != CLEAN:
-            picture = degrade[job.condition](picture, generator(key))
+            picture = degrade[job.condition](picture, generator(digest(encoded), job.condition))
         crop, traits = scorer.cut(picture)
-        results[key] = traits
-        crops.append(crop)
-        keys.append(key)
-    for branch, logits in scorer.logits(crops).items():
-        for key, logit in zip(keys, logits, strict=True):
-            results[key][branch] = logit
+        cut.append((keys, crop))
+        if FACE in keys:
+            results[keys[FACE]] = traits
+    for branch in MODELS:
+        chosen = [(keys[branch], crop) for keys, crop in cut if branch in keys]
+        logits = scorer.logits(branch, [crop for _, crop in chosen])
+        results |= {key: {LOGIT: logit} for (key, _), logit in zip(chosen, logits, strict=True)}
     return results
 
 
@@ -137,10 +155,7 @@ class StillScorer:
 
     def __init__(self, models: Path) -> None:
         cv2.setNumThreads(1)
-        repository = ModelRepository(models)
-        self._engine = EmbeddedEngine(repository)
-        present = set(repository.names())
-        self._models = {branch: name for branch, name in MODELS.items() if name in present}
+        self._engine = EmbeddedEngine(ModelRepository(models))
 
     def cut(self, picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], dict[str, float]]:
         """The crop of the largest face, or of the whole picture if there is none; and the face's traits."""
@@ -154,13 +169,12 @@ class StillScorer:
         size = float(min(box[2] - box[0], box[3] - box[1]))
         return crop, {FOUND: float(len(faces) > 0), SIZE: size, BRIGHTNESS: float(crop.mean())}
 
-    def logits(self, crops: Sequence[npt.NDArray[np.uint8]], batch: int = 8) -> dict[str, list[float]]:
-        """Branch → calibrated logit of each crop."""
-        found: dict[str, list[float]] = {branch: [] for branch in self._models}
+    def logits(self, branch: str, crops: Sequence[npt.NDArray[np.uint8]], batch: int = 8) -> list[float]:
+        """A branch's calibrated logit of each crop."""
+        found: list[float] = []
         for at in range(0, len(crops), batch):
-            inputs = {"crops": np.stack(crops[at : at + batch])}
-            for branch, model in self._models.items():
-                found[branch] += self._engine.run(model, inputs)["logit"].ravel().astype(float).tolist()
+            outputs = self._engine.run(MODELS[branch], {"crops": np.stack(crops[at : at + batch])})
+            found += outputs["logit"].ravel().astype(float).tolist()
         return found
 
 
