@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,11 +25,9 @@ from training.temporal.network import (
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
-TEXTURE_PENALTY = 0.001
-MOTION_PENALTY = 0.01
-"""Inverse strengths of the L2 penalties, fixed on the first figures by held-out source."""
-CELL_POWER = 0.5
-"""A row weighs its (label, source, forged) cell's size to the power of minus this."""
+TEXTURE_PENALTY = 3e-4
+MOTION_PENALTY = 3e-3
+"""Inverse strengths of the L2 penalties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,47 +44,34 @@ class Sequences:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to learn from: rows with the label they carry and the cell they belong to."""
+    """One thing to learn from: rows and the label they carry."""
 
     rows: Rows
     fake: int
-    cell: tuple[int, str, bool]
 
 
 def texture_examples(clips: Sequence[ClipRows]) -> list[Example]:
-    """Originals, copies and forgeries; of generated clips only those whose source also holds real ones.
-
-    Where a source holds one class, whatever marks the source would pass for a trace of forgery.
-    """
-    classes: dict[str, set[int]] = {}
-    for clip in clips:
-        classes.setdefault(clip.source, set()).add(clip.fake)
-    paired = {source for source, found in classes.items() if len(found) > 1}
+    """Originals, copies and forgeries; a forgery differs from the real rows beside it in nothing but the trace."""
     return [
-        Example(rows, max(clip.fake, int(is_forged(variant))), _cell(clip, variant))
+        Example(rows, max(clip.fake, int(is_forged(variant))))
         for clip in clips
-        if not clip.fake or clip.source in paired
         for variant, rows in clip.texture.items()
     ]
 
 
 def motion_examples(clips: Sequence[ClipRows]) -> list[Example]:
     """The motion of all clips; no recipe forges motion."""
-    return [Example(clip.motion, clip.fake, _cell(clip, ORIGINAL)) for clip in clips]
-
-
-def _cell(clip: ClipRows, variant: str) -> tuple[int, str, bool]:
-    return max(clip.fake, int(is_forged(variant))), clip.source, is_forged(variant)
+    return [Example(clip.motion, clip.fake) for clip in clips]
 
 
 def example_weights(examples: Sequence[Example]) -> Floats:
-    """Weights that even out cells and make both labels weigh the same; mean 1."""
-    sizes = Counter(example.cell for example in examples)
-    weights = np.array([sizes[example.cell] ** -CELL_POWER for example in examples])
+    """Both labels weigh the same, mean 1.
+
+    Evening out sources as well was tried: it lets the many sources of a single clip speak for their labels.
+    """
     fake = np.array([example.fake for example in examples])
-    for label in (0, 1):
-        weights[fake == label] /= weights[fake == label].sum()
-    return np.asarray(weights * (len(examples) / 2))
+    share = np.array([np.mean(fake == label) for label in (0, 1)])
+    return np.asarray(0.5 / share[fake])
 
 
 def fit_linear(examples: Sequence[Example], module: nn.Module, penalty: float) -> LinearHead:
