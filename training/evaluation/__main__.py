@@ -5,39 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from services.fusion.store import SHIPPED_HEADS
-from training.data import data_root, group_fraction
+from training.data import data_root
 from training.evaluation import held_out, plots, report, summary
-from training.evaluation.degradation import PICTURE_CONDITIONS, SOUND_CONDITIONS
-from training.evaluation.discovery import Collection, discover, held_out_part
-from training.evaluation.ledgers import ClipOptions, score_clips
-from training.evaluation.rows import CLEAN, Row
-from training.evaluation.speech import score_speech
-from training.evaluation.stills import StillOptions, score_stills
-from training.evaluation.summary import Measured
+from training.evaluation.discovery import discover, held_out_part
+from training.evaluation.stages import Options, stages
 from training.served import MODEL_REPOSITORY, ROOT
-
-MEMO = ROOT / ".cache" / "fusion" / "memo.sqlite"
-STILLS_A_CLASS = 120
-"""Pictures of each class that robustness curves are measured on."""
-UTTERANCES = 800
-"""With more utterances than this, degraded conditions are measured on a part of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What is asked for; ``data`` is None for the held-out parts of the shared data."""
-
-    data: Path | None
-    out: Path
-    models: Path
-    heads: Path
-    cache: Path
-    processes: int
-    robustness: bool
 
 
 def options_from(arguments: list[str] | None = None) -> Options:
@@ -82,21 +57,20 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"{options.data or data_root()} holds no labelled set: nothing to measure")
     if options.data is None:
         collection = held_out_part(collection)
-    measured, refused = _measure(collection, options)
-    figures = summary.summarise(measured)
-    told = held_out.statements(options.models, options.heads)
-    if options.data is None:
-        figures = held_out.replaced(figures, options.models, options.heads)
     options.out.mkdir(parents=True, exist_ok=True)
-    written = summary.write(figures, options.out)
-    pictures = plots.draw(measured, figures, options.out)
+    for stage in stages(collection, options):
+        figures = summary.summarise(stage.measured)
+        if options.data is None:
+            figures = held_out.replaced(figures, options.models, options.heads)
+        # Written after every stage: a run that is stopped leaves what it has measured.
+        written = summary.write(figures, options.out)
     facts = report.Facts(
         collection=collection,
-        measured=measured,
+        measured=stage.measured,
         summary=figures,
-        pictures=tuple(pictures),
-        refused=tuple(refused),
-        statements=tuple(told),
+        pictures=tuple(plots.draw(stage.measured, figures, options.out)),
+        refused=stage.refused,
+        statements=tuple(held_out.statements(options.models, options.heads)),
         shared=options.data is None,
         models=options.models,
         seconds=time.monotonic() - began,
@@ -109,43 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _refuse(sentence: str) -> int:
     print(f"evaluation: {sentence}", file=sys.stderr)
     return 2
-
-
-def _measure(collection: Collection, options: Options) -> tuple[Measured, list[str]]:
-    stills = _stills(collection, options)
-    speech = _speech(collection, options)
-    clips: list[Row] = []
-    refused: list[str] = []
-    # Training has seen the shared clips already; what single models answered there is worth keeping.
-    memo = MEMO if options.data is None and options.models == MODEL_REPOSITORY else None
-    wanted = ClipOptions(options.models, options.heads, options.cache, options.processes, options.robustness, memo)
-    for part in collection.clips:
-        found = score_clips(part, wanted)
-        clips += found.rows
-        refused += found.refused
-    return Measured(stills, speech, clips), refused
-
-
-def _stills(collection: Collection, options: Options) -> list[Row]:
-    where = StillOptions(options.models, options.cache, options.processes)
-    rows = score_stills(collection.faces, where)
-    if not options.robustness or not rows:
-        return rows
-    chosen: list[str] = []
-    for label in (0, 1):
-        names = (f"{row.collection}/{row.name}" for row in rows if row.label == label)
-        chosen += sorted(names, key=group_fraction)[:STILLS_A_CLASS]
-    for condition in PICTURE_CONDITIONS:
-        rows += score_stills(collection.faces, where, condition.name, frozenset(chosen))
-    return rows
-
-
-def _speech(collection: Collection, options: Options) -> list[Row]:
-    rows: list[Row] = []
-    conditions = [CLEAN, *(SOUND_CONDITIONS if options.robustness else ())]
-    for condition in conditions:
-        rows += score_speech(collection.speech, options.models, options.cache, condition, options.processes)
-    return rows
 
 
 if __name__ == "__main__":

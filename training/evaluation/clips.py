@@ -7,6 +7,7 @@ were already looked at; a still needs new pictures and the old sound. So a forge
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,7 @@ from training.served import (
 )
 from training.video_codec import through_video_codec
 
+_log = logging.getLogger("training.evaluation")
 ORIGINAL = "original"
 REFUSED = b"refused"
 """Cached instead of evidence when the gateway refuses a file."""
@@ -67,7 +69,19 @@ class ClipEvidence:
 
 
 def collect(job: ClipJob) -> ClipEvidence:
-    """Evidence of a clip's variants, from the cache or newly made."""
+    """Evidence of a clip's variants, from the cache or newly made.
+
+    A clip that fails in an unforeseen way is told of and counts as refused: one of hundreds must not end a
+    long run.
+    """
+    try:
+        return _collected(job)
+    except Exception:  # noqa: BLE001 - see above
+        _log.exception("%s could not be measured", job.path.name)
+        return ClipEvidence({})
+
+
+def _collected(job: ClipJob) -> ClipEvidence:
     halves = _Halves(job)
     pictures = {ORIGINAL: halves.pictures(ORIGINAL)}
     sound = {ORIGINAL: halves.sound(ORIGINAL)}

@@ -19,7 +19,7 @@ from training.evaluation.cache import ScoreCache, digest
 from training.evaluation.degradation import SOUND_CONDITIONS
 from training.evaluation.discovery import LabelledSet
 from training.evaluation.rows import CLEAN, Row
-from training.evaluation.work import done
+from training.evaluation.work import Means, done
 from training.forging import generator
 from training.served import ServedPipelines, audio_fingerprint
 
@@ -40,25 +40,26 @@ class SpeechJob:
 
 
 def score_speech(
-    sets: Sequence[LabelledSet], models: Path, folder: Path, condition: str = CLEAN, processes: int = 1
+    sets: Sequence[LabelledSet], means: Means, condition: str = CLEAN, chosen: frozenset[str] | None = None
 ) -> list[Row]:
     """Rows of all utterances of some sets.
 
     Args:
         sets: speech sets.
-        models: the model repository.
-        folder: directory of the cache.
+        means: where and how.
         condition: name of a sound condition, or ``clean``.
-        processes: how many work.
+        chosen: files to take, as ``set/file``; None means all.
 
     Returns:
         One row an utterance that could be read; those without enough speech have no score.
     """
-    known = ScoreCache(folder / f"speech-{audio_fingerprint(models)}.jsonl")
+    known = ScoreCache(means.cache / f"speech-{audio_fingerprint(means.models)}.jsonl")
     wanted: list[tuple[LabelledSet, Example, str]] = []
     fresh: dict[str, bytes] = {}
     for part in sets:
         for example in part.examples:
+            if chosen is not None and f"{part.name}/{example.file}" not in chosen:
+                continue
             try:
                 encoded = part.archive.read(example)
             except KeyError:
@@ -68,8 +69,8 @@ def score_speech(
             if key not in known:
                 fresh[key] = encoded
     items = list(fresh.items())
-    jobs = [SpeechJob(models, condition, tuple(items[at : at + PART])) for at in range(0, len(items), PART)]
-    for _, scored in done(score_utterances, jobs, title=f"speech, {condition}", processes=processes):
+    jobs = [SpeechJob(means.models, condition, tuple(items[at : at + PART])) for at in range(0, len(items), PART)]
+    for _, scored in done(score_utterances, jobs, title=f"speech, {condition}", processes=means.processes):
         known.put(scored)
     return [_row(part, example, known[key], condition) for part, example, key in wanted if known[key]]
 
@@ -103,7 +104,7 @@ def score_utterances(job: SpeechJob) -> dict[str, dict[str, float]]:
         samples = samples.mean(axis=1)
         if rate != SAMPLE_RATE:
             samples = np.asarray(resample_poly(samples, SAMPLE_RATE, rate), dtype=np.float32)
-        if job.condition != CLEAN:
+        if job.condition != CLEAN and samples.size:
             samples = SOUND_CONDITIONS[job.condition](samples, generator(key))
         report = pipelines.hear(AudioTrack(0, np.ascontiguousarray(samples, dtype=np.float32))).reports[0]
         if report.outcome is Outcome.SCORED and report.score is not None:

@@ -22,7 +22,7 @@ from training.evaluation.cache import ScoreCache, Values, digest
 from training.evaluation.degradation import PICTURE_CONDITIONS
 from training.evaluation.discovery import LabelledSet
 from training.evaluation.rows import CLEAN, Row
-from training.evaluation.work import done
+from training.evaluation.work import Means, done
 from training.forging import generator
 from training.frame.faces import decode, whole_picture
 from training.served import code_fingerprint
@@ -49,17 +49,8 @@ class PictureJob:
     pictures: tuple[tuple[Mapping[str, str], bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StillOptions:
-    """Where models and the cache are, and how many processes work."""
-
-    models: Path
-    cache: Path
-    processes: int = 1
-
-
 def score_stills(
-    sets: Sequence[LabelledSet], options: StillOptions, condition: str = CLEAN, chosen: frozenset[str] | None = None
+    sets: Sequence[LabelledSet], options: Means, condition: str = CLEAN, chosen: frozenset[str] | None = None
 ) -> list[Row]:
     """Rows of all pictures of some sets.
 

@@ -6,9 +6,21 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Where models and the cache are, and how many processes work."""
+
+    models: Path
+    cache: Path
+    processes: int = 1
+
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
