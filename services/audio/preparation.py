@@ -42,10 +42,10 @@ def prepare(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     level = np.sqrt(power[int(power.size * (1.0 - LOUD_SHARE)) :].mean())
     if level == 0.0:
         return np.zeros(kept.size, np.float32)
-    return (kept * (TARGET_RMS / level)).astype(np.float32)
+    return np.asarray(kept * (TARGET_RMS / level), np.float32)
 
 
 def _frame_power(samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     total = np.concatenate(([0.0], np.cumsum(samples**2)))
     starts = np.arange(0, samples.size - FRAME + 1, STEP)
-    return np.maximum(total[starts + FRAME] - total[starts], 0.0) / FRAME
+    return np.asarray(np.maximum(total[starts + FRAME] - total[starts], 0.0) / FRAME)

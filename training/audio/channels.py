@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import av
@@ -19,30 +20,38 @@ from services.common.media import SAMPLE_RATE
 Samples = npt.NDArray[np.float32]
 Channel = Callable[[Samples, np.random.Generator], Samples]
 
-CONTAINERS = MappingProxyType({"libmp3lame": "mp3", "aac": "mp4", "libopus": "ogg"})
-OPUS_RATE = 48_000
 LOW_PASS_ORDER = 8
 
 
-def through_codec(samples: Samples, codec: str, bit_rate: int) -> Samples:
-    """Encode, decode, and align to the original's clock.
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A lossy codec: FFmpeg's encoder, a container it fits in, samples a second, and bits a second."""
+
+    encoder: str
+    container: str
+    sample_rate: int
+    bit_rate: int
+
+
+def through_codec(samples: Samples, codec: Codec) -> Samples:
+    """Encode and decode.
 
     Args:
         samples: float32 [n], 16 kHz mono.
-        codec: FFmpeg's encoder: libmp3lame, aac or libopus.
-        bit_rate: bits a second.
+        codec: what it goes through, resampled to the codec's rate and back.
 
     Returns:
-        float32 [n]; what the codec lost at the ends is zero.
+        float32 [n], late by the codec's own delay; what is missing at the end is zero.
     """
     encoded = io.BytesIO()
-    with av.open(encoded, "w", format=CONTAINERS[codec]) as container:
-        rate = OPUS_RATE if codec == "libopus" else SAMPLE_RATE
-        stream = container.add_stream(codec, rate=rate, layout="mono")
-        stream.bit_rate = bit_rate
+    with av.open(encoded, "w", format=codec.container) as container:
+        stream = container.add_stream(codec.encoder, rate=codec.sample_rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        stream.bit_rate = codec.bit_rate
+        context = stream.codec_context
         frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
         frame.sample_rate = SAMPLE_RATE
-        resampler = av.AudioResampler(stream.codec_context.format, "mono", rate, stream.codec_context.frame_size)
+        resampler = av.AudioResampler(context.format, "mono", codec.sample_rate, context.frame_size)
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(part))
         container.mux(stream.encode(None))
@@ -73,20 +82,46 @@ def with_noise(samples: Samples, decibels: float, rng: np.random.Generator) -> S
     return (samples + scale * rng.standard_normal(samples.size)).astype(np.float32)
 
 
-def _codec(codec: str, bit_rate: int) -> Channel:
-    return lambda samples, _: through_codec(samples, codec, bit_rate)
+def _codec(encoder: str, container: str, sample_rate: int, bit_rate: int) -> Channel:
+    codec = Codec(encoder, container, sample_rate, bit_rate)
+    return lambda samples, _: through_codec(samples, codec)
 
 
 DEGRADATIONS: Mapping[str, Channel] = MappingProxyType(
     {
-        "mp3_32k": _codec("libmp3lame", 32_000),
-        "mp3_16k": _codec("libmp3lame", 16_000),
-        "aac_32k": _codec("aac", 32_000),
-        "aac_16k": _codec("aac", 16_000),
-        "opus_32k": _codec("libopus", 32_000),
-        "opus_16k": _codec("libopus", 16_000),
+        "mp3_32k": _codec("libmp3lame", "mp3", 16_000, 32_000),
+        "mp3_16k": _codec("libmp3lame", "mp3", 16_000, 16_000),
+        "aac_32k": _codec("aac", "mp4", 16_000, 32_000),
+        "aac_16k": _codec("aac", "mp4", 16_000, 16_000),
+        "opus_32k": _codec("libopus", "ogg", 48_000, 32_000),
+        "opus_16k": _codec("libopus", "ogg", 48_000, 16_000),
         "low_pass_4k": lambda samples, _: low_passed(samples, 4000.0),
         "noise_20db": lambda samples, rng: with_noise(samples, 20.0, rng),
     }
 )
 """The degraded conditions that the evaluation reports, beside clean sound."""
+
+CLEAN = "clean"
+SOUNDTRACKS: Mapping[str, Channel] = MappingProxyType(
+    {
+        "aac_48khz_96k": _codec("aac", "mp4", 48_000, 96_000),
+        "mp3_44khz_64k": _codec("libmp3lame", "mp3", 44_100, 64_000),
+    }
+)
+"""What an ordinary clip's sound has been through, beside the degraded conditions."""
+
+CHANNELS: Mapping[str, Channel | None] = MappingProxyType({CLEAN: None, **SOUNDTRACKS, **DEGRADATIONS})
+"""Every channel that the model is trained on; None leaves the sound as it is."""
+
+FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "clean": (CLEAN,),
+        "soundtrack": tuple(SOUNDTRACKS),
+        "mp3": ("mp3_32k", "mp3_16k"),
+        "aac": ("aac_32k", "aac_16k"),
+        "opus": ("opus_32k", "opus_16k"),
+        "band_limited": ("low_pass_4k",),
+        "noisy": ("noise_20db",),
+    }
+)
+"""Channels that share an expert."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +11,7 @@ import numpy.typing as npt
 import soundfile
 
 from services.common.media import SAMPLE_RATE
+from training.data import zip_set
 
 SETS = ("speech_train", "speech_more_train")
 TWIN_PREFIX = "twin:"
@@ -31,6 +29,11 @@ class Utterance:
     attack: str
     samples: npt.NDArray[np.float32]
 
+    @property
+    def is_twin(self) -> bool:
+        """Whether this was made here, from a recording."""
+        return self.key.startswith(TWIN_PREFIX)
+
 
 def read_utterances(data: Path) -> list[Utterance]:
     """All utterances of both speech sets under ``data``, in the order of their tables.
@@ -38,26 +41,23 @@ def read_utterances(data: Path) -> list[Utterance]:
     Raises:
         FileNotFoundError: a set is missing.
     """
-    return [utterance for name in SETS for utterance in _read_set(data / "speech", name)]
+    return [utterance for name in SETS for utterance in _read_set(data, name)]
 
 
-def _read_set(folder: Path, name: str) -> Iterator[Utterance]:
-    with (folder / f"{name}.tsv").open(encoding="utf-8", newline="") as table:
-        rows = list(csv.DictReader(table, delimiter="\t"))
-    with zipfile.ZipFile(folder / f"{name}.zip") as archive:
-        for row in rows:
-            samples, rate = soundfile.read(io.BytesIO(archive.read(row["file"])), dtype="float32")
-            if rate != SAMPLE_RATE or samples.ndim != 1:
-                raise ValueError(f"{row['file']} is not mono at {SAMPLE_RATE} Hz")
-            yield Utterance(
-                key=row["sha256"],
-                fake=row["label"] == "spoof",
-                source=row["source"],
-                speaker=row["speaker"],
-                system=row["system"],
-                attack=row["attack"],
-                samples=samples,
-            )
+def _read_set(data: Path, name: str) -> Iterator[Utterance]:
+    speech = zip_set(name, data)
+    for example in speech.examples:
+        fields = example.fields
+        yield Utterance(
+            key=fields["sha256"],
+            fake=bool(example.fake),
+            source=fields["source"],
+            speaker=fields["speaker"],
+            system=fields["system"],
+            attack=fields["attack"],
+            samples=speech.samples(example),
+        )
+    speech.close()
 
 
 def read_twins(utterances: list[Utterance], checkpoint: str, cache: Path) -> list[Utterance]:

