@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from services.audio.pipeline import SPOOF_MODEL
 from services.common.evidence import Branch
+from services.common.models import ModelRepository
 from services.fusion.heads import branch_sets, head_key
 from services.fusion.policy import ANY_HEAD, Thresholds
 from services.fusion.store import SHIPPED_HEADS, HeadStore
-from training.data import clips, folds
+from services.fusion.synchrony import SYNC_MODEL
+from services.visual import temporal
+from services.visual.scoring import FRAME_MODEL, PATCH_MODEL
+from training.data import clips, folds, group_fraction
 from training.fusion.calibration import TARGETS, Scores, Target, choose_thresholds
 from training.fusion.corpus import Evidence, LabelledClip, labelled_clips
 from training.fusion.crossfit import FOLDS, HeldOutSynchrony
@@ -24,7 +30,7 @@ from training.fusion.export import head_document, policy_document, write_set
 from training.fusion.fitting import Fit, feature_names, fit_head, fit_temperature, held_out_log_odds
 from training.fusion.report import counts, held_out_report
 from training.fusion.rows import LabelledRow, labelled_row, rows_for, table_for
-from training.fusion.stills import still_rows
+from training.fusion.stills import MOST, still_rows
 from training.served import ROOT
 
 CACHE = ROOT / ".cache" / "fusion"
@@ -32,6 +38,23 @@ CLASSES = (0, 1)
 FloatArray = npt.NDArray[np.float64]
 STRENGTH = 0.05
 """Inverse L2 penalty: strong, because clips are few and sources many."""
+
+
+MODEL_OF: Mapping[Branch, str] = MappingProxyType(
+    {
+        Branch.PATCH: PATCH_MODEL,
+        Branch.FRAME: FRAME_MODEL,
+        Branch.TEMPORAL: temporal.MODEL,
+        Branch.AUDIO: SPOOF_MODEL,
+        Branch.SYNC: SYNC_MODEL,
+    }
+)
+
+
+def deployed(repository: ModelRepository) -> frozenset[Branch]:
+    """Branches whose model is in the repository."""
+    present = set(repository.names())
+    return frozenset(branch for branch, name in MODEL_OF.items() if name in present)
 
 
 def clip_rows(labelled: Iterable[LabelledClip], synchrony: HeldOutSynchrony) -> list[LabelledRow]:
@@ -106,13 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, calibrate, write and check."""
     parser = argparse.ArgumentParser(prog="python -m training.fusion", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of forgeries, folds and bootstrap draws")
+    parser.add_argument("--clips", type=int, default=None, help="only so many clips, drawn by the seed")
     parser.add_argument("--out", type=Path, default=SHIPPED_HEADS, help="directory of the heads")
     options = parser.parse_args(arguments)
     evidence = Evidence(CACHE, options.seed)
     repository = evidence.pipelines.repository
     synchrony = HeldOutSynchrony(ROOT / ".cache", repository, options.seed)
-    rows = clip_rows(labelled_clips(clips(), evidence, options.seed), synchrony)
-    rows += still_rows(evidence, options.seed)
+    taken = sorted(clips(), key=lambda clip: group_fraction(clip.example.file, options.seed))[: options.clips]
+    labelled = labelled_clips(taken, evidence, options.seed, deployed(repository))
+    rows = clip_rows(labelled, synchrony)
+    rows += still_rows(evidence, options.seed, MOST if options.clips is None else options.clips)
     facts = {
         "seed": options.seed,
         "command": f"python -m training.fusion --seed {options.seed}",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 from tqdm import tqdm
 
@@ -64,6 +65,19 @@ class Part(StrEnum):
     SHIFTED = "shifted"
 
 
+_FACES = frozenset({Branch.PATCH, Branch.FRAME, Branch.TEMPORAL})
+VISIBLE_TO: Mapping[Kind, frozenset[Branch]] = MappingProxyType(
+    {
+        Kind.REAL: frozenset(Branch),
+        Kind.GENERATED: _FACES,
+        Kind.BLENDED: _FACES,
+        Kind.DUBBED: frozenset({Branch.SYNC}),
+        Kind.SYNTHETIC: frozenset({Branch.AUDIO, Branch.SYNC}),
+        Kind.SHIFTED: frozenset({Branch.SYNC}),
+        Kind.STILL: frozenset({Branch.SYNC, Branch.TEMPORAL}),
+    }
+)
+"""Branches that can see each kind; a head learns nothing from kinds that none of its branches can see."""
 RECIPES: tuple[tuple[Kind, Part, Part], ...] = (
     (Kind.REAL, Part.PLAIN, Part.PLAIN),
     (Kind.REAL, Part.RECOMPRESSED, Part.RECOMPRESSED),
@@ -181,13 +195,16 @@ class Evidence:
         return path.read_bytes()
 
 
-def labelled_clips(clips: Sequence[Clip], evidence: Evidence, seed: int) -> list[LabelledClip]:
+def labelled_clips(
+    clips: Sequence[Clip], evidence: Evidence, seed: int, branches: frozenset[Branch]
+) -> list[LabelledClip]:
     """All clips of the corpus with their ledgers, from the cache where nothing has changed.
 
     Args:
         clips: the manifest's clips.
         evidence: computes or recalls each part.
         seed: of donors.
+        branches: those that are deployed; kinds that none of them can see are not made.
     """
     real = [clip for clip in clips if clip.example.label == "real"]
     voiced = [clip for clip in real if clip.example.fields.get("has_audio") == "1"]
@@ -197,19 +214,21 @@ def labelled_clips(clips: Sequence[Clip], evidence: Evidence, seed: int) -> list
     labelled: list[LabelledClip] = []
     for clip in tqdm(clips, desc="clips", unit="clip"):
         try:
-            labelled += _variants(clip, evidence, lenders)
+            labelled += _variants(clip, evidence, lenders, branches)
         except BonafideError as error:
             tqdm.write(f"left out {clip.example.file}: {error.message}")
     return labelled
 
 
-def _variants(clip: Clip, evidence: Evidence, lenders: Mapping[str, Clip]) -> list[LabelledClip]:
+def _variants(
+    clip: Clip, evidence: Evidence, lenders: Mapping[str, Clip], branches: frozenset[Branch]
+) -> list[LabelledClip]:
     name, group = clip.example.file, clip.example.group
     source = clip.example.fields.get("source", "").split(":")[0]
     made: list[LabelledClip] = []
     for kind, pictures, sound in _plans(clip):
         donor = lenders.get(name) if sound is Part.DUBBED else None
-        if sound is Part.DUBBED and donor is None:
+        if not VISIBLE_TO[kind] & branches or (sound is Part.DUBBED and donor is None):
             continue
         ledger = joined(evidence.pictures(clip, pictures), evidence.sound(clip, sound, donor))
         made.append(LabelledClip(f"{name}:{kind}:{pictures}:{sound}", group, source, kind, ledger))

@@ -10,22 +10,9 @@ import numpy as np
 
 from services.common.evidence import Branch, BranchReport
 from services.fusion.features import clip_features, scored_branches
-from training.fusion.corpus import Kind
+from training.fusion.corpus import VISIBLE_TO, Kind
 from training.fusion.fitting import Table, feature_names, transformed
 
-_FACES = frozenset({Branch.PATCH, Branch.FRAME, Branch.TEMPORAL})
-VISIBLE_TO: Mapping[Kind, frozenset[Branch]] = MappingProxyType(
-    {
-        Kind.REAL: frozenset(Branch),
-        Kind.GENERATED: _FACES,
-        Kind.BLENDED: _FACES,
-        Kind.DUBBED: frozenset({Branch.SYNC}),
-        Kind.SYNTHETIC: frozenset({Branch.AUDIO, Branch.SYNC}),
-        Kind.SHIFTED: frozenset({Branch.SYNC}),
-        Kind.STILL: frozenset({Branch.SYNC, Branch.TEMPORAL}),
-    }
-)
-"""Branches that can see each kind; a head learns nothing from kinds that none of its branches can see."""
 SHARES: Mapping[Kind, float] = MappingProxyType(
     {
         Kind.REAL: 1.0,

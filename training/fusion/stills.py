@@ -16,12 +16,13 @@ MOST = 300
 """Stills of each class, at most one of a class from one original."""
 
 
-def still_rows(evidence: Evidence, seed: int) -> list[LabelledRow]:
+def still_rows(evidence: Evidence, seed: int, most: int = MOST) -> list[LabelledRow]:
     """Rows of single pictures as the visual pipeline scores them; empty where the set is missing.
 
     Args:
         evidence: gives the pipelines.
         seed: of which stills are taken.
+        most: stills of each class.
     """
     try:
         faces = zip_set(STILL_SET)
@@ -33,7 +34,7 @@ def still_rows(evidence: Evidence, seed: int) -> list[LabelledRow]:
     for at in tqdm(order, desc="stills", unit="still"):
         example = faces.examples[at]
         key = (example.group, example.fake)
-        if key in taken or sum(fake == example.fake for _, fake in taken) >= MOST:
+        if key in taken or sum(fake == example.fake for _, fake in taken) >= most:
             continue
         taken.add(key)
         kind = Kind.GENERATED if example.fake else Kind.REAL

@@ -38,11 +38,11 @@ class TalkingClip:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Segments: ``motion`` [n, SEGMENT, width], ``voice`` [n, SEGMENT + 2 * LARGEST_LAG, width], owners [n]."""
+    """Segments: ``motion`` [n, SEGMENT, width], ``voice`` [n, SEGMENT + 2 * LARGEST_LAG, width], groups [n]."""
 
     motion: Rows
     voice: Rows
-    owners: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
 
 
 class Sampler:
@@ -58,9 +58,9 @@ class Sampler:
         """Segments of as many different groups as there are, then again."""
         rounds = -(-size // len(self._members))
         order = np.concatenate([self._random.permutation(len(self._members)) for _ in range(rounds)])[:size]
-        owners = np.array([self._random.choice(self._members[group]) for group in order], dtype=np.int64)
+        owners = [int(self._random.choice(self._members[group])) for group in order]
         pairs = [self._segment(self._clips[owner]) for owner in owners]
-        return Batch(np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs]), owners)
+        return Batch(np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs]), order)
 
     def _segment(self, clip: TalkingClip) -> tuple[Rows, Rows]:
         start = int(self._random.integers(0, max(clip.slots - SEGMENT, 0) + 1))
