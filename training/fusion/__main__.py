@@ -57,12 +57,21 @@ def deployed(repository: ModelRepository) -> frozenset[Branch]:
     return frozenset(branch for branch, name in MODEL_OF.items() if name in present)
 
 
-def clip_rows(labelled: Iterable[LabelledClip], synchrony: HeldOutSynchrony) -> list[LabelledRow]:
-    """Rows of clips, with synchrony scored by models that have not seen their group."""
+def clip_rows(
+    labelled: Iterable[LabelledClip], synchrony: HeldOutSynchrony, biased: frozenset[Branch]
+) -> list[LabelledRow]:
+    """Rows of clips, with synchrony scored by models that have not seen their group.
+
+    Args:
+        labelled: clips with their ledgers.
+        synchrony: scores the SYNC line.
+        biased: branches whose only model was trained on these clips; their scores are left out.
+    """
     rows = []
     for clip in tqdm(labelled, desc="synchrony", unit="clip"):
         reports = (*clip.ledger.reports, synchrony.report(clip.ledger, clip.group))
-        rows.append(labelled_row(clip.name, clip.group, clip.source, clip.kind, reports))
+        fair = [report for report in reports if report.branch not in biased]
+        rows.append(labelled_row(clip.name, clip.group, clip.source, clip.kind, fair))
     return rows
 
 
@@ -130,14 +139,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.fusion", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of forgeries, folds and bootstrap draws")
     parser.add_argument("--clips", type=int, default=None, help="only so many clips, drawn by the seed")
+    parser.add_argument("--without-temporal", action="store_true", help="leave the temporal branch out")
     parser.add_argument("--out", type=Path, default=SHIPPED_HEADS, help="directory of the heads")
     options = parser.parse_args(arguments)
     evidence = Evidence(CACHE, options.seed)
     repository = evidence.pipelines.repository
     synchrony = HeldOutSynchrony(ROOT / ".cache", repository, options.seed)
+    if temporal.MODEL in repository.names() and not options.without_temporal:
+        evidence.held_out.fit_folds(clips(), CACHE, ROOT / ".cache" / "temporal" / "corpus", repository, options.seed)
     taken = sorted(clips(), key=lambda clip: group_fraction(clip.example.file, options.seed))[: options.clips]
     labelled = labelled_clips(taken, evidence, options.seed, deployed(repository))
-    rows = clip_rows(labelled, synchrony)
+    fair = {Branch.SYNC: synchrony.held_out, Branch.TEMPORAL: evidence.held_out.held_out}
+    rows = clip_rows(labelled, synchrony, frozenset(branch for branch, is_fair in fair.items() if not is_fair))
     rows += still_rows(evidence, options.seed, MOST if options.clips is None else options.clips)
     facts = {
         "seed": options.seed,

@@ -20,11 +20,13 @@ from tqdm import tqdm
 from services.common.errors import BonafideError
 from services.common.evidence import Branch, Outcome
 from services.common.media import AudioTrack
+from services.common.models import ModelRepository
 from services.fusion.pipeline import FusionInput
 from services.gateway.decoding import DecodedClip, decode
 from services.gateway.limits import DecodeLimits
 from training.data import Clip
 from training.forging import Source, donors, dub, freeze, generator, shift, shift_of, still_index
+from training.fusion.crossfit import HeldOutEngine
 from training.fusion.memo import MemoEngine
 from training.fusion.recipes import recompressed, self_blended, synthetic_speech
 from training.served import (
@@ -115,10 +117,11 @@ class Evidence:
     def __init__(self, cache: Path, seed: int, models: Path = MODEL_REPOSITORY) -> None:
         self._cache = cache
         self._seed = seed
-        self.pipelines = ServedPipelines(models)
-        self._engine = MemoEngine(self.pipelines.repository, cache / "memo.sqlite")
-        self.pipelines = ServedPipelines(models, engine=self._engine)
-        self._states = {"pictures": visual_fingerprint(models), "sound": audio_fingerprint(models)}
+        self._engine = MemoEngine(ModelRepository(models), cache / "memo.sqlite")
+        self.held_out = HeldOutEngine(self._engine)
+        self.pipelines = ServedPipelines(models, engine=self.held_out)
+        self._models = models
+        self._states: dict[str, str] = {}
         self._last: tuple[str, DecodedClip] | None = None
 
     def pictures(self, clip: Clip, part: Part) -> FusionInput:
@@ -139,14 +142,22 @@ class Evidence:
         return self._kept("sound", clip, recipe, lambda: self._hear(clip, part, donor))
 
     def _kept(self, half: str, clip: Clip, recipe: str, make: Callable[[], FusionInput]) -> FusionInput:
-        name = f"{clip.path.stat().st_size}:{clip.example.file}:{recipe}:{self._seed}:{self._states[half]}"
+        name = f"{clip.path.stat().st_size}:{clip.example.file}:{recipe}:{self._seed}:{self._state(half)}"
         path = self._cache / half / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.bin"
         if path.is_file():
             return from_bytes(path.read_bytes())
+        self.held_out.turn_to(clip.example.file)
         ledger = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(to_bytes(ledger))
         return ledger
+
+    def _state(self, half: str) -> str:
+        """Changes whenever evidence of this half may."""
+        if half not in self._states:
+            state = visual_fingerprint(self._models) if half == "pictures" else audio_fingerprint(self._models)
+            self._states[half] = f"{state}:{self.held_out.held_out}"
+        return self._states[half]
 
     def _see(self, clip: Clip, part: Part) -> FusionInput:
         decoded = self._decoded(clip, recode=part is Part.RECOMPRESSED)

@@ -15,7 +15,7 @@ from services.fusion.synchrony import SYNC_MODEL
 from training.cards import Card, file_sha256, write_card
 from training.data import clips, folds
 from training.fusion.corpus import Evidence
-from training.fusion.crossfit import FOLDS, fold_repository
+from training.fusion.crossfit import FOLDS, fold_card, fold_repository
 from training.served import MODEL_REPOSITORY, ROOT
 from training.sync.corpus import talking_clips
 from training.sync.data import TalkingClip
@@ -61,22 +61,7 @@ def write_folds(networks: Sequence[SyncNetwork], calibration: Calibration, examp
     for at, network in enumerate(networks):
         root = fold_repository(CACHE, at, digest)
         write_model(served(network, calibration), example, root)
-        card = Card(
-            name=SYNC_MODEL,
-            task="synchrony, one fold",
-            trained_on=f"all but fold {at} of the talking clips",
-            headline="see the card of the served model",
-            data=["clips"],
-            split=f"fold {at} of {FOLDS} by identity held out",
-            seed=0,
-            command="python -m training.sync",
-            metrics={"none": {}},
-            licence="see the card of the served model",
-            limits=[],
-            inputs={},
-            outputs={},
-        )
-        write_card(card, root)
+        write_card(fold_card(SYNC_MODEL, "python -m training.sync"), root)
 
 
 def model_card(
