@@ -26,6 +26,7 @@ from bonafide.client import Client
 from deploy.local.stack import ROOT, Stack, StackOptions
 from services.audio.pipeline import AudioPipeline
 from services.audio.settings import AudioSettings
+from services.common.memory import keep_freed_memory
 from services.common.settings import EngineChoice
 from services.fusion.pipeline import FusionPipeline
 from services.fusion.settings import FusionSettings
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     parser.add_argument("--rounds", type=int, default=3, help="times each clip is analysed by each side")
     options = parser.parse_args()
+    keep_freed_memory()  # as every service does
     loop = _raw_loop()
     with Stack(StackOptions(), say=lambda _: None) as stack, Client(stack.gateway) as client:
         results = [

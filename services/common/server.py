@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import BonafideError
 from services.common.inference import InferenceEngine, TritonEngine
+from services.common.memory import keep_freed_memory
 from services.common.models import ModelRepository
 from services.common.settings import ServiceSettings
 
@@ -141,6 +142,7 @@ class ServiceProcess:
 
 def run(service: Service, settings: ServiceSettings) -> None:
     """Log to stderr and serve until told to stop. The last line of every ``__main__``."""
+    keep_freed_memory()
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
