@@ -124,5 +124,6 @@ def _media(message: media_pb2.MediaInfo) -> MediaInfo:
         sha256=message.sha256,
         frames_sampled=message.frames_sampled,
         partial=message.partial,
+        interrupted=message.interrupted,
         still=message.still,
     )

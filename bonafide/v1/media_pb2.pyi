@@ -101,6 +101,7 @@ class MediaInfo(_message.Message):
     FRAMES_SAMPLED_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
     STILL_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """FFmpeg's name of the container format, for instance "mov,mp4,m4a,3gp,3g2,mj2"."""
     video_codec: _builtins.str
@@ -127,6 +128,8 @@ class MediaInfo(_message.Message):
     """True when the file ended early or had damaged packets and only a part was analysed."""
     still: _builtins.bool
     """True for a still image."""
+    interrupted: _builtins.bool
+    """True when packets inside the file were damaged, not only its end missing: no verdict is formed on it."""
     def __init__(
         self,
         *,
@@ -143,10 +146,11 @@ class MediaInfo(_message.Message):
         frames_sampled: _builtins.int = ...,
         partial: _builtins.bool = ...,
         still: _builtins.bool = ...,
+        interrupted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_codec", b"audio_codec", "container", b"container", "duration_us", b"duration_us", "frame_rate", b"frame_rate", "frames_sampled", b"frames_sampled", "height", b"height", "partial", b"partial", "rotation_degrees", b"rotation_degrees", "sha256", b"sha256", "size_bytes", b"size_bytes", "still", b"still", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_codec", b"audio_codec", "container", b"container", "duration_us", b"duration_us", "frame_rate", b"frame_rate", "frames_sampled", b"frames_sampled", "height", b"height", "interrupted", b"interrupted", "partial", b"partial", "rotation_degrees", b"rotation_degrees", "sha256", b"sha256", "size_bytes", b"size_bytes", "still", b"still", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

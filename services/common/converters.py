@@ -170,6 +170,7 @@ def media_to_proto(info: MediaInfo) -> media_pb2.MediaInfo:
         frames_sampled=info.frames_sampled,
         partial=info.partial,
         still=info.still,
+        interrupted=info.interrupted,
     )
 
 

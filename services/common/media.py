@@ -44,3 +44,4 @@ class MediaInfo:
     frames_sampled: int = 0
     partial: bool = False
     still: bool = False
+    interrupted: bool = False

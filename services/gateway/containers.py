@@ -133,11 +133,15 @@ def microseconds(ticks: int, time_base: Fraction) -> int:
 
 
 class PacketReader:
-    """Reads a container's packets past damage; ``damaged`` says whether there was any."""
+    """Reads a container's packets past damage.
+
+    ``damaged`` says whether there was any, ``resumed`` whether intact packets came after it.
+    """
 
     def __init__(self, container: InputContainer) -> None:
         self._container = container
         self.damaged = False
+        self.resumed = False
 
     def packets(self, *streams: VideoStream | AudioStream | None) -> Iterator[Packet[Stream]]:
         """Packets of these streams in file order; stops after too many read errors in a row."""
@@ -150,6 +154,7 @@ class PacketReader:
                     if packet.is_corrupt:
                         self.damaged = True
                     elif packet.size:
+                        self.resumed |= self.damaged
                         yield packet
             except av.FFmpegError:
                 failures += 1

@@ -80,16 +80,18 @@ def _decode_clip(source: BinaryIO, recognised: Container, plan: SamplingPlan, wa
         info = MediaInfo(container=recognised.name, audio_codec=_name(streams.audio))
         video_codec = _name(streams.video)
         partial = found.damaged or streams.unreadable
+        interrupted = found.interrupted
     samples = _NO_PICTURES
     if found.shown_times:
         samples = _sample(source, recognised, found, plan, watch)
         partial |= samples.damaged
+        interrupted |= samples.interrupted
     if not samples.survey and found.audio is None:
         raise InvalidInputError("nothing in the file could be decoded", reason="DAMAGED_MEDIA")
     if samples.survey:
         info = _picture_info(samples, info.container, video_codec, base=info)
         info = replace(info, frame_rate=_frame_rate(found.shown_times))
-    return _on_own_clock(samples, found, replace(info, partial=partial))
+    return _on_own_clock(samples, found, replace(info, partial=partial, interrupted=interrupted))
 
 
 def _sample(

@@ -18,8 +18,10 @@ from services.common.evidence import (
     FusionResult,
     Outcome,
     ReasonCode,
+    Verdict,
     VisualEvidence,
 )
+from services.common.media import MediaInfo
 from services.gateway.analysis import (
     Analysis,
     AudioBranches,
@@ -146,20 +148,11 @@ class Pipeline:
         yield clock.enter(Stage.FUSING)
         evidence = _gather(sides)
         verdict = await self._fuse(ledger, evidence, options, clock)
-        error = next((side.error for side in sides if side.error is not None), None)
-        for report in ledger.add([sync_line(verdict.sync, lacking=_lacking(clip), error=error)]):
+        for report in ledger.add([_sync(verdict, clip, sides)]):
             yield report
         ledger.raise_if_unreachable()
         yield clock.enter(Stage.DONE)
-        yield Analysis(
-            request_id=options.request_id,
-            fusion=verdict,
-            reasons=_reasons(verdict, evidence, partial=media.partial),
-            branches=ledger.complete(),
-            media=media,
-            timings=tuple(clock.timings),
-            evidence=evidence,
-        )
+        yield _analysis(options, ledger, evidence, verdict, media, clock)
 
     @asynccontextmanager
     async def _asked(
@@ -246,6 +239,30 @@ def _gather(sides: Iterable[_Side]) -> Evidence:
     for side in sides:
         evidence = Evidence(side.visual or evidence.visual, side.audio or evidence.audio)
     return evidence
+
+
+def _withheld(verdict: FusionResult) -> FusionResult:
+    """No verdict: damage inside a file leaves traces that nobody can tell from a forger's."""
+    return replace(verdict, verdict=Verdict.INCONCLUSIVE, probability=None, reasons=(ReasonCode.TOO_LITTLE_EVIDENCE,))
+
+
+def _sync(verdict: FusionResult, clip: DecodedClip, sides: Iterable[_Side]) -> BranchReport:
+    error = next((side.error for side in sides if side.error is not None), None)
+    return sync_line(verdict.sync, lacking=_lacking(clip), error=error)
+
+
+def _analysis(
+    options: Options, ledger: Ledger, evidence: Evidence, verdict: FusionResult, media: MediaInfo, clock: _Clock
+) -> Analysis:
+    return Analysis(
+        request_id=options.request_id,
+        fusion=verdict,
+        reasons=_reasons(verdict, evidence, partial=media.partial),
+        branches=ledger.complete(),
+        media=media,
+        timings=tuple(clock.timings),
+        evidence=evidence,
+    )
 
 
 def _reasons(verdict: FusionResult, evidence: Evidence, *, partial: bool) -> tuple[ReasonCode, ...]:

@@ -44,13 +44,17 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What the first pass found. ``end_us`` is where pictures and sound end, on the container's clock."""
+    """What the first pass found. ``end_us`` is where pictures and sound end, on the container's clock.
+
+    ``interrupted`` says that the damage lies inside: intact packets came after it.
+    """
 
     pictures: tuple[Picture, ...]
     audio: AudioTrack | None
     start_us: int
     end_us: int
     damaged: bool
+    interrupted: bool
 
     @property
     def shown_times(self) -> tuple[int, ...]:
@@ -74,13 +78,15 @@ def scan(container: InputContainer, streams: Streams, watch: Watch) -> Scan:
     reader = PacketReader(container)
     listing = _Listing(limits, _time_base(streams.video), by_decoding=times_follow_decoding(container))
     sound = SoundAssembler(_time_base(streams.audio), limits.max_duration_us)
-    sound_damaged = False
+    sound_damaged = sound_resumed = False
     for packet in reader.packets(streams.video, streams.audio):
         watch.check()
         if streams.video is not None and packet.stream_index == streams.video.index:
             listing.add(packet)
         elif streams.audio is not None:
-            sound_damaged |= not _decode_sound(streams.audio, packet, sound)
+            intact = _decode_sound(streams.audio, packet, sound)
+            sound_resumed |= sound_damaged and intact
+            sound_damaged |= not intact
     if streams.audio is not None:
         sound_damaged |= not _decode_sound(streams.audio, None, sound)
     pictures = tuple(listing.pictures)
@@ -91,7 +97,8 @@ def scan(container: InputContainer, streams: Streams, watch: Watch) -> Scan:
     _check_span(end_us - start_us, limits)
     short = _is_short(container, streams, end_us - start_us, len(pictures))
     damaged = reader.damaged or sound_damaged or sound.damaged or short
-    return Scan(pictures, track, start_us, end_us, damaged)
+    interrupted = reader.resumed or sound_resumed
+    return Scan(pictures, track, start_us, end_us, damaged, interrupted)
 
 
 class _Listing:

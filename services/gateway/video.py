@@ -31,6 +31,7 @@ class Samples:
     height: int
     rotation_degrees: int
     damaged: bool
+    interrupted: bool = False
 
 
 def sample_video(
@@ -54,7 +55,7 @@ def sample_video(
     collector = _Collector(survey, dense, PictureConverter(plan))
     for time_us, frame in decoder.decode(runs):
         collector.offer(time_us, frame)
-    return collector.samples(damaged=decoder.damaged)
+    return collector.samples(damaged=decoder.damaged, interrupted=decoder.resumed)
 
 
 class _RunDecoder:
@@ -70,6 +71,7 @@ class _RunDecoder:
         clock = _DecodeOrderClock if times_follow_decoding(container) else _PresentationClock
         self._clock = clock(stream.time_base or Fraction(1, MICROSECONDS))
         self._failed = False
+        self.resumed = False
 
     @property
     def damaged(self) -> bool:
@@ -110,6 +112,7 @@ class _RunDecoder:
             if frame.is_corrupt:
                 self._failed = True
             elif time_us is not None:
+                self.resumed |= self.damaged
                 yield time_us, frame
 
 
@@ -202,7 +205,8 @@ class _Collector:
         except av.FFmpegError:
             self._failed = True
 
-    def samples(self, *, damaged: bool) -> Samples:
+    def samples(self, *, damaged: bool, interrupted: bool) -> Samples:
         width, height = self._size
         damaged |= self._failed
-        return Samples(tuple(self._survey), tuple(self._dense), width, height, self._degrees, damaged)
+        pictures = tuple(self._survey), tuple(self._dense)
+        return Samples(*pictures, width, height, self._degrees, damaged, interrupted or self._failed)

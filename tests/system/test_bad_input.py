@@ -90,6 +90,7 @@ def test_over_the_duration_limit(client: Client) -> None:
 def test_fast_start_cut_in_half_is_analysed_and_says_so(client: Client) -> None:
     answer = analyze(client, make.cut(make.fast_start(frames=100)))
     assert answer.media.partial
+    assert not answer.media.interrupted
     assert ReasonCode.PARTIAL_MEDIA in answer.reasons
     assert answer.verdict is Verdict.INCONCLUSIVE
 
@@ -110,6 +111,7 @@ def test_flipped_bytes_never_crash(client: Client, seed: int) -> None:
     else:
         assert answer.verdict is Verdict.INCONCLUSIVE
         assert answer.probability is None
+        assert ReasonCode.PARTIAL_MEDIA in answer.reasons
 
 
 @pytest.mark.parametrize(
