@@ -76,7 +76,7 @@ def voice_slots(voice: VoiceSequence, centres: npt.NDArray[np.int64]) -> npt.NDA
     """
     spread = (np.arange(VOICE_ROWS) - (VOICE_ROWS - 1) / 2) * (SLOT_US / VOICE_ROWS)
     wanted = centres[:, None] + spread[None, :]
-    index = np.rint((wanted - voice.start_us) / voice.step_us).astype(np.int64)
+    index = np.floor((wanted - voice.start_us) / voice.step_us + 0.5).astype(np.int64)
     inside = (index >= 0) & (index < voice.values.shape[0])
     rows = voice.values[np.clip(index, 0, voice.values.shape[0] - 1)]
     rows = np.where(inside[:, :, None], rows, np.float32(SILENCE))

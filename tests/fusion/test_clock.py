@@ -39,7 +39,7 @@ def test_any_frame_rate_comes_onto_one_clock(rate: int, voice_start: int) -> Non
 
 
 def test_the_slots_rows_are_in_time_order() -> None:
-    pair = align(motion_at(list(range(0, 2_000_000, SLOT_US))), voice_from(0, 200))
+    pair = align(motion_at(list(range(0, 2_000_000, SLOT_US))), voice_from(0, 220))
     assert pair is not None
     rows = pair.voice.reshape(len(pair.motion), VOICE_ROWS, BANDS)[1:, :, 0]
     assert (np.diff(rows.ravel()) > 0).all()

@@ -154,8 +154,8 @@ class TestShippedHeads:
             assert all(term.coefficient >= 0 for term in head.terms if "_num_" not in term.feature)
 
     @given(st.sampled_from(branch_sets()))
-    def test_all_signs_agree_when_all_branches_do(self, branches: frozenset[Branch]) -> None:
+    def test_more_suspicion_never_clears_a_clip(self, branches: frozenset[Branch]) -> None:
         head = load_heads(SHIPPED_HEADS)[branches]
         low = head.probability(clip_features(scored(branch, 0.02) for branch in branches))
         high = head.probability(clip_features(scored(branch, 0.98) for branch in branches))
-        assert low < high
+        assert low <= high
