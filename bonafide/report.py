@@ -39,13 +39,13 @@ def render_report(title: str, analysis: Analysis) -> RenderableType:
 
 def render_models(models: Sequence[ServedModel]) -> RenderableType:
     """The models in service."""
-    lines = []
+    grid = Table.grid(padding=(0, 2, 0, 0))
     for model in models:
-        title = (f"{model.name}/{model.version}", "bold")
-        lines.append(Text.assemble(title, f"  sha-256 {model.sha256[:_HASH_SHOWN]}  {model.licence}"))
-        lines.append(Text(f"  trained on  {model.trained_on}"))
-        lines.append(Text(f"  measured    {model.headline}"))
-    return Group(*lines)
+        grid.add_row(Text(f"{model.name}/{model.version}", "bold"), f"sha-256 {model.sha256[:_HASH_SHOWN]}")
+        grid.add_row("  trained on", model.trained_on)
+        grid.add_row("  measured", model.headline)
+        grid.add_row("  licence", model.licence)
+    return grid
 
 
 def sparkline(points: Sequence[ScorePoint], cells: int = _TIMELINE_CELLS) -> str:
