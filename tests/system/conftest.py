@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def baseline(stack: Stack) -> Baseline:
 
 def analyze(client: Client, data: bytes, name: str = "clip") -> Analysis:
     return client.analyze(io.BytesIO(data), name=name, timeout=60)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
