@@ -14,10 +14,9 @@ from tqdm import tqdm
 from services.fusion.synchrony import SYNC_MODEL
 from training.cards import Card, file_sha256, write_card
 from training.data import clips, folds
-from training.fusion.corpus import Evidence
 from training.fusion.crossfit import FOLDS, fold_card, fold_repository
 from training.served import MODEL_REPOSITORY, ROOT
-from training.sync.corpus import talking_clips
+from training.sync.corpus import Reader, talking_clips
 from training.sync.data import TalkingClip
 from training.sync.evaluation import SWAPPED, Calibration, Trial, calibrate, figures, log_odds, trials
 from training.sync.export import served, write_model
@@ -117,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = clips()
-    found = talking_clips(rows, Evidence(CACHE / "fusion", options.seed))
+    found = talking_clips(rows, Reader(MODEL_REPOSITORY, CACHE / "sync" / "clips", CACHE / "fusion" / "memo.sqlite"))
     real, generated = found.get(REAL, []), found.get(FAKE, [])
     schedule = Schedule(steps=options.steps)
     networks, scored = cross_validate(real, generated, schedule, options.seed)
