@@ -53,7 +53,8 @@ class Speech:
         length = self.rate // frame_rate
         frames = self.samples[: len(self.samples) // length * length].reshape(-1, length)
         energy = np.sqrt(np.mean(frames**2, axis=1))
-        return np.clip(energy / max(float(np.percentile(energy, 95)), 1e-6), 0, 1).astype(np.float32)
+        scaled = np.clip(energy / max(float(np.percentile(energy, 95)), 1e-6), 0, 1)
+        return np.asarray(scaled, dtype=np.float32)
 
 
 def speech_synthesiser() -> str | None:

@@ -1,0 +1,1 @@
+"""The Python-based backend that Triton loads under the name onnxruntime."""
