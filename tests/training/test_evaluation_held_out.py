@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.common.models import ModelRepository
 from training.data import data_root
 from training.evaluation.discovery import discover, held_out_part
-from training.evaluation.held_out import largest_head, replaced, statements
+from training.evaluation.held_out import largest_head, statements, with_speech
 from training.evaluation.rows import BRANCHES
 from training.metrics import Measure
 
@@ -31,19 +30,16 @@ def write_head(folder: Path, name: str, **training: object) -> None:
 def test_flattering_figures_are_replaced(tmp_path: Path) -> None:
     models, heads = tmp_path / "models", tmp_path / "heads"
     write_card(models, "spoof_classifier", {"all": {"eer": FIGURE}, "mp3_16k": {"eer": FIGURE}})
-    write_card(models, "sync", {"swapped, held-out identities": {"auc": FIGURE}})
     write_head(heads, "frame_audio", held_out={"all": {"auc": FIGURE}}, rows={"real": 3}, split="5 folds")
     write_head(heads, "patch_frame_audio", held_out={"all": {"auc": FIGURE}}, note="borrowed")
     flattering = {branch: {"all": {"auc": Measure(1.0, 1.0, 1.0, 9)}} for branch in BRANCHES}
-    fair = replaced(flattering, models, heads)
+    flattering["audio"]["clips"] = {}
+    fair = with_speech(flattering, models)
     assert fair["frame"] == flattering["frame"], "the still networks are measured on what they never saw"
-    assert fair["audio"].keys() == {"all", "degraded_mp3_16k"}
-    assert fair["sync"]["dubbed"]["auc"] == Measure(**FIGURE)
-    assert fair["temporal"] == {}
-    assert fair["fused"]["all"]["auc"].value == 0.8
+    assert fair["audio"].keys() == {"all", "clips", "degraded_mp3_16k"}
+    assert fair["audio"]["all"] == {"eer": Measure(**FIGURE)}
     assert largest_head(heads)[0] == "frame_audio"
-    assert len(statements(models, heads)) == 3
-    assert ModelRepository(models).names() == ["spoof_classifier", "sync"]
+    assert len(statements(models, heads)) == 2
 
 
 @pytest.mark.skipif(not data_root().is_dir(), reason="needs the shared data (BONAFIDE_DATA)")

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stage in stages(collection, options):
         figures = summary.summarise(stage.measured)
         if options.data is None:
-            figures = held_out.replaced(figures, options.models, options.heads)
+            figures = held_out.with_speech(figures, options.models)
         # Written after every stage: a run that is stopped leaves what it has measured.
         written = summary.write(figures, options.out)
     facts = report.Facts(

@@ -15,12 +15,10 @@ from pathlib import Path
 
 from services.common.errors import BonafideError
 from services.common.media import AudioTrack
-from services.common.models import ModelRepository
 from services.fusion.pipeline import FusionInput
 from services.gateway.decoding import DecodedClip
 from training.evaluation.cache import BlobCache, digest
 from training.forging import Forgery, dub, freeze, generator, shift, still_index
-from training.fusion.memo import MemoEngine
 from training.served import (
     SOUND_ONLY,
     ServedPipelines,
@@ -47,14 +45,12 @@ class ClipJob:
     """One clip and the variants wanted of it.
 
     ``forgeries`` are to be made of it, with the sound of ``donor`` where it is dubbed and moved by
-    ``shift_us`` where it is shifted; ``rate_factors`` are re-encodings of its pictures. ``memo`` is where the
-    answers of single models are kept, so that a new version of one costs no second run of the others.
+    ``shift_us`` where it is shifted; ``rate_factors`` are re-encodings of its pictures.
     """
 
     models: Path
     cache: Path
     path: Path
-    memo: Path | None = None
     forgeries: tuple[Forgery, ...] = ()
     donor: Path | None = None
     shift_us: int = 0
@@ -114,7 +110,7 @@ class _Halves:
         self._job = job
         self._store = BlobCache(job.cache)
         self._hash = _file_hash(job.path)
-        self._pipelines = _pipelines(job.models, job.memo)
+        self._pipelines = _pipelines(job.models)
         self._decoded: DecodedClip | None = None
         self._refused = False
 
@@ -201,10 +197,8 @@ def _sound(pipelines: ServedPipelines, path: Path) -> AudioTrack | None:
 
 
 @cache
-def _pipelines(models: Path, memo: Path | None) -> ServedPipelines:
-    if memo is None:
-        return ServedPipelines(models)
-    return ServedPipelines(models, engine=MemoEngine(ModelRepository(models), memo))
+def _pipelines(models: Path) -> ServedPipelines:
+    return ServedPipelines(models)
 
 
 @cache

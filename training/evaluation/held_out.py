@@ -1,8 +1,7 @@
 """What each served model was trained on, and the figures that its training measured on held-out groups.
 
-Some models learn from all of the shared data, and are measured there by cross-validation: their cards and the
-heads' own reports hold the fair figures, and re-scoring the same data with the final weights would flatter
-them.
+The spoof classifier learns from all of the shared speech and is measured there by cross-validation: its card holds
+the fair figures, and re-scoring the same utterances with the final weights would flatter it.
 """
 
 from __future__ import annotations
@@ -14,21 +13,9 @@ from typing import Any
 
 from services.common.models import ModelRepository
 from training.evaluation.degradation import SOUND_CONDITIONS
-from training.evaluation.rows import GENERATED
-from training.evaluation.summary import ALL, DEGRADED, Figures, Summary, from_card
-from training.forging import Forgery
+from training.evaluation.summary import DEGRADED, Summary, from_card
 
-CROSS_VALIDATED = {"audio": "spoof_classifier", "temporal": "temporal", "sync": "sync"}
-"""Branches whose shared data was all trained on → the model whose card says how they did out of fold."""
-RENAMED = {
-    "sync": {
-        "swapped, held-out identities": str(Forgery.DUBBED),
-        "shifted, held-out identities": str(Forgery.SHIFTED),
-        "still, held-out identities": str(Forgery.STILL),
-    },
-    "audio": {condition: f"{DEGRADED}{condition}" for condition in SOUND_CONDITIONS},
-}
-"""Branch → name of a source in the card → its name here."""
+SPEECH_MODEL = "spoof_classifier"
 
 
 def statements(models: Path, heads: Path) -> list[str]:
@@ -45,26 +32,14 @@ def statements(models: Path, heads: Path) -> list[str]:
     return lines
 
 
-def replaced(summary: Summary, models: Path, heads: Path) -> Summary:
-    """The summary with cross-validated figures where the final weights saw the shared data.
-
-    A branch without such figures keeps none at all, rather than flattering ones.
-    """
+def with_speech(summary: Summary, models: Path) -> Summary:
+    """The summary with the cross-validated figures of speech; ``all`` then means all utterances."""
     repository = ModelRepository(models)
-    present = set(repository.names())
-    fair = dict(summary)
-    for branch, model in CROSS_VALIDATED.items():
-        fair[branch] = _of_card(branch, repository.card(model).details) if model in present else {}
-    fair["fused"] = from_card(largest_head(heads)[1].get("held_out", {}))
-    return fair
-
-
-def _of_card(branch: str, details: Mapping[str, Any]) -> dict[str, Figures]:
-    renamed = RENAMED.get(branch, {})
-    table = {renamed.get(name, name): row for name, row in from_card(details.get("metrics", {})).items()}
-    if branch == "temporal" and ALL in table:
-        table[GENERATED] = table[ALL]  # its card counts real and generated clips, and nothing else
-    return table
+    if SPEECH_MODEL not in repository.names():
+        return summary
+    table = from_card(repository.card(SPEECH_MODEL).details.get("metrics", {}))
+    named = {f"{DEGRADED}{name}" if name in SOUND_CONDITIONS else name: row for name, row in table.items()}
+    return {**summary, "audio": {**summary["audio"], **named}}
 
 
 def largest_head(heads: Path) -> tuple[str, Mapping[str, Any]]:

@@ -29,14 +29,13 @@ _KIND_MARKS = (("still", Forgery.STILL), ("shift", Forgery.SHIFTED), ("dub", For
 
 @dataclass(frozen=True, slots=True)
 class ClipOptions:
-    """Where models, heads, cache and memo are, how many processes work, and whether robustness is measured."""
+    """Where models, heads and cache are, how many processes work, and whether robustness is measured."""
 
     models: Path
     heads: Path
     cache: Path
     processes: int = 1
     robustness: bool = True
-    memo: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,6 @@ def _jobs(clips: Sequence[Clip], kinds: Mapping[Path, str], options: ClipOptions
                 models=options.models,
                 cache=options.cache / "evidence",
                 path=clip.path,
-                memo=options.memo,
                 forgeries=forgeries,
                 donor=Path(donor) if donor is not None else None,
                 shift_us=shift_of(clip.path.name),

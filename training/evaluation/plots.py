@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.evaluation.clips import CODED
 from training.evaluation.curves import calibration, confusion, roc
 from training.evaluation.degradation import NOISE_CURVE, PICTURE_CONDITIONS
 from training.evaluation.rows import BRANCHES, CLEAN, FUSED, GENERATED, REAL, Columns, Row, columns, split
@@ -211,7 +212,8 @@ def _sound_curves(summary: Summary) -> Curves:
 def _coded_clips(clips: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
     """Branch → (rate factor, AUC) over the clips that were re-encoded."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    for condition, rows in split(clips, lambda row: "" if row.condition == CLEAN else row.condition).items():
+    coded = (row for row in clips if row.condition.startswith(CODED))
+    for condition, rows in split(coded, lambda row: row.condition).items():
         for branch in ("frame", "patch", "temporal", FUSED):
             found = columns(rows, branch)
             if found.has_both:

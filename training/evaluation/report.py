@@ -28,9 +28,9 @@ CAPTIONS = {
     "verdicts.png": "Verdicts by kind of clip under each policy",
 }
 SHARED = (
-    "Of the shared data only held-out parts are measured with the served weights. Where a model learnt from all of "
-    "it, the figures above are those of its training: cross-validated, every row scored by a model that had met "
-    "neither its group nor its source."
+    "Of the shared data only held-out parts are measured with the served weights. Where a model learns from all of "
+    "it, the figures above are cross-validated: speech as its card says, clips by temporal and synchrony models and "
+    "by heads of folds that had met neither the clip's identity nor, for the temporal network, its source."
 )
 SLICED = ("language", "sex", "gender", "age", "skin", "ethnicity")
 """Columns of a manifest that make fairness slices."""

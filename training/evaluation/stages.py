@@ -6,7 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from services.common.errors import BonafideError
+from services.fusion.policy import PolicySet
+from services.fusion.store import HeadStore
 from training.data import group_fraction
+from training.evaluation.cross_validated import held_out_clip_rows
 from training.evaluation.degradation import PICTURE_CONDITIONS, SOUND_CONDITIONS
 from training.evaluation.discovery import Collection
 from training.evaluation.ledgers import ClipOptions, score_clips
@@ -15,9 +19,7 @@ from training.evaluation.speech import score_speech
 from training.evaluation.stills import score_stills
 from training.evaluation.summary import Measured
 from training.evaluation.work import Means
-from training.served import ROOT
 
-MEMO = ROOT / ".cache" / "fusion" / "memo.sqlite"
 STILLS_A_CLASS = 120
 """Pictures of each class that robustness curves are measured on."""
 UTTERANCES_A_CLASS = 400
@@ -63,17 +65,28 @@ def stages(collection: Collection, options: Options) -> Iterator[Stage]:
     yield Stage("degraded speech", measured, refused)
     measured = replace(measured, stills=[*measured.stills, *_degraded_stills(collection, means, measured.stills)])
     yield Stage("degraded pictures", measured, refused)
-    clips, refused = _clips(collection, options, coded=True)
+    if options.data is not None:
+        clips, refused = _clips(collection, options, coded=True)
     yield Stage("re-encoded clips", replace(measured, clips=clips), refused)
 
 
 def _clips(collection: Collection, options: Options, *, coded: bool) -> tuple[list[Row], tuple[str, ...]]:
-    # Training has seen the shared clips already; what single models answered there is worth keeping.
-    memo = MEMO if options.data is None else None
-    wanted = ClipOptions(options.models, options.heads, options.cache, options.processes, coded, memo)
+    if options.data is None:  # the models have learnt from these clips
+        clips = [clip for part in collection.clips for clip in part.clips]
+        return held_out_clip_rows(clips, _policies(options.heads)) if clips else [], ()
+    wanted = ClipOptions(options.models, options.heads, options.cache, options.processes, coded)
     found = [score_clips(part, wanted) for part in collection.clips]
     rows = [row for part in found for row in part.rows]
     return rows, tuple(name for part in found for name in part.refused)
+
+
+def _policies(heads: Path) -> PolicySet | None:
+    store = HeadStore(heads)
+    try:
+        store.refresh()
+    except BonafideError:
+        return None
+    return store.policies
 
 
 def _degraded_stills(collection: Collection, means: Means, clean: Sequence[Row]) -> list[Row]:

@@ -45,6 +45,7 @@ def summarise(measured: Measured) -> Summary:
     summary: Summary = {branch: {} for branch in BRANCHES}
     for branch in BRANCHES:
         summary[branch] |= _of_clips(_clean(measured.clips), branch)
+        summary[branch] |= _of_degraded_clips(measured.clips, branch)
     for branch in ("frame", "patch"):
         summary[branch] |= _of_stills(measured.stills, branch)
     summary["audio"] |= _of_speech(measured.speech)
@@ -118,6 +119,12 @@ def _of_clips(rows: Sequence[Row], branch: str) -> dict[str, Figures]:
         if len(fakes) >= FEWEST:
             table[method] = figures([*reals, *fakes], branch)
     return table
+
+
+def _of_degraded_clips(rows: Sequence[Row], branch: str) -> dict[str, Figures]:
+    """Clips that went through a codec again, real against generated."""
+    conditions = split(rows, lambda row: "" if row.condition == CLEAN else row.condition)
+    return {f"{DEGRADED}clips_{name}": figures(part, branch) for name, part in conditions.items()}
 
 
 def _whole_sources(rows: Iterable[Row]) -> dict[str, list[Row]]:
