@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,9 @@ from training.evaluation import held_out, plots, report, summary
 from training.evaluation.discovery import discover, held_out_part
 from training.evaluation.stages import Options, stages
 from training.served import MODEL_REPOSITORY, ROOT
+
+MOST_PROCESSES = 4
+"""Each takes about a gigabyte with a long clip of large pictures."""
 
 
 def options_from(arguments: list[str] | None = None) -> Options:
@@ -31,7 +35,9 @@ def options_from(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--models", type=Path, default=MODEL_REPOSITORY, help="the model repository")
     parser.add_argument("--heads", type=Path, default=SHIPPED_HEADS, help="the fusion heads and policies")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "evaluation", help="resumable results")
-    parser.add_argument("--processes", type=int, default=2, help="processes that work at once")
+    parser.add_argument(
+        "--processes", type=int, default=min(os.cpu_count() or 1, MOST_PROCESSES), help="processes that work at once"
+    )
     parser.add_argument("--no-robustness", action="store_true", help="leave out degraded conditions")
     chosen = parser.parse_args(arguments)
     return Options(

@@ -20,6 +20,7 @@ from training.metrics import auc
 
 mpl.use("Agg")
 SIZE = 3.4
+PANELS_A_LINE = 4
 CODECS = ("mp3", "aac", "opus")
 ALTERED_SOUND = frozenset({"dubbed", "shifted", "still_with_speech"})
 COLOURS = ("tab:blue", "tab:red")
@@ -33,12 +34,12 @@ def draw(measured: Measured, summary: Summary, folder: Path) -> list[str]:
     Returns:
         File names, in the order of the report.
     """
-    parts = _parts(measured)
+    parts, whole = _parts(measured), _whole(measured)
     drawn = [
         _branch_grid(parts, folder / "roc.png", _draw_roc),
-        _branch_grid(parts, folder / "scores.png", _draw_scores),
-        _branch_grid(parts, folder / "reliability.png", _draw_reliability),
-        _branch_grid(parts, folder / "confusion.png", _draw_confusion),
+        _branch_grid(whole, folder / "scores.png", _draw_scores),
+        _branch_grid(whole, folder / "reliability.png", _draw_reliability),
+        _branch_grid(whole, folder / "confusion.png", _draw_confusion),
         _ablation(measured.clips, folder / "ablation.png"),
         _robustness(measured, summary, folder / "robustness.png"),
         _verdicts(measured.clips, folder / "verdicts.png"),
@@ -59,6 +60,18 @@ def _parts(measured: Measured) -> dict[str, dict[str, Columns]]:
         shown = {name: value for name, value in shown.items() if value.has_both}
         if shown:
             found[branch] = shown
+    return found
+
+
+def _whole(measured: Measured) -> dict[str, dict[str, Columns]]:
+    """Branch → all that it was measured on, each row once: what ``all`` means in the summary."""
+    found: dict[str, dict[str, Columns]] = {}
+    for branch in BRANCHES:
+        for rows in ((*measured.stills, *measured.speech), measured.clips):
+            part = columns((row for row in rows if row.condition == CLEAN), branch)
+            if part.labels.size:
+                found[branch] = {ALL: part}
+                break
     return found
 
 
@@ -87,13 +100,13 @@ def _draw_roc(panel: Axes, shown: Mapping[str, Columns]) -> None:
     panel.legend(fontsize=5, loc="lower right")
 
 
-def _pooled(shown: Mapping[str, Columns]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    parts = list(shown.values())
-    return np.concatenate([part.labels for part in parts]), np.concatenate([part.scores for part in parts])
+def _only(shown: Mapping[str, Columns]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    part = next(iter(shown.values()))
+    return part.labels, part.scores
 
 
 def _draw_scores(panel: Axes, shown: Mapping[str, Columns]) -> None:
-    labels, scores = _pooled(shown)
+    labels, scores = _only(shown)
     for label, name in enumerate(("real", "fake")):
         chosen = scores[labels == label]
         weights = np.full(chosen.size, 1 / max(chosen.size, 1))
@@ -104,7 +117,7 @@ def _draw_scores(panel: Axes, shown: Mapping[str, Columns]) -> None:
 
 
 def _draw_reliability(panel: Axes, shown: Mapping[str, Columns]) -> None:
-    labels, scores = _pooled(shown)
+    labels, scores = _only(shown)
     predicted, observed, weight = calibration(labels, scores)
     panel.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=0.8)
     panel.plot(predicted, observed, color="tab:blue", linewidth=1)
@@ -114,7 +127,7 @@ def _draw_reliability(panel: Axes, shown: Mapping[str, Columns]) -> None:
 
 
 def _draw_confusion(panel: Axes, shown: Mapping[str, Columns]) -> None:
-    table = confusion(*_pooled(shown))
+    table = confusion(*_only(shown))
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     panel.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for row in range(2):
@@ -156,6 +169,8 @@ def _draw_subsets(panel: Axes, rows: Sequence[Row], size: int) -> None:
         if 0 < labels.sum() < labels.size:
             panel.plot(*roc(labels, np.array([row.subsets[key] for row in chosen])), label=key, linewidth=0.9)
     panel.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=0.8)
+    panel.set_xlabel("real called fake", fontsize=6)
+    panel.set_ylabel("fake called fake", fontsize=6)
     panel.legend(fontsize=4.5, loc="lower right")
 
 
@@ -167,8 +182,9 @@ def _robustness(measured: Measured, summary: Summary, path: Path) -> Path | None
         curves["clips: H.264 rate factor"] = coded
     if not curves:
         return None
-    figure = Figure(figsize=(SIZE * len(curves), SIZE), layout="constrained")
-    panels = np.atleast_1d(np.asarray(figure.subplots(1, len(curves))))
+    lines_of_panels = -(-len(curves) // PANELS_A_LINE)
+    figure = Figure(figsize=(SIZE * min(len(curves), PANELS_A_LINE), SIZE * lines_of_panels), layout="constrained")
+    panels = [figure.add_subplot(lines_of_panels, min(len(curves), PANELS_A_LINE), at + 1) for at in range(len(curves))]
     for panel, (title, lines) in zip(panels, curves.items(), strict=True):
         panel.set_title(title, fontsize=8)
         for name, points in lines.items():
@@ -238,6 +254,6 @@ def _verdicts(clips: Sequence[Row], path: Path) -> Path | None:
             panel.barh([kind for kind, _ in kinds], shares, left=left, color=colour, label=verdict)
             left += shares
         panel.set_title(policy)
-        panel.legend(fontsize=5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=6)
     figure.savefig(path, dpi=110)
     return path

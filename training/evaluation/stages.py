@@ -10,7 +10,6 @@ from services.common.errors import BonafideError
 from services.fusion.policy import PolicySet
 from services.fusion.store import HeadStore
 from training.data import group_fraction
-from training.evaluation.cross_validated import held_out_clip_rows
 from training.evaluation.degradation import PICTURE_CONDITIONS, SOUND_CONDITIONS
 from training.evaluation.discovery import Collection
 from training.evaluation.ledgers import ClipOptions, score_clips
@@ -72,6 +71,9 @@ def stages(collection: Collection, options: Options) -> Iterator[Stage]:
 
 def _clips(collection: Collection, options: Options, *, coded: bool) -> tuple[list[Row], tuple[str, ...]]:
     if options.data is None:  # the models have learnt from these clips
+        # Only here: it brings torch, which every process would load otherwise.
+        from training.evaluation.cross_validated import held_out_clip_rows  # noqa: PLC0415
+
         clips = [clip for part in collection.clips for clip in part.clips]
         return held_out_clip_rows(clips, _policies(options.heads)) if clips else [], ()
     wanted = ClipOptions(options.models, options.heads, options.cache, options.processes, coded)
