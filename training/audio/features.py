@@ -58,24 +58,24 @@ def smoothing_matrix(size: int, width: int) -> npt.NDArray[np.float32]:
 class PowerSpectrum(nn.Module):
     """Short-time power spectrum with a Hann window and no padding of the ends.
 
-    Windows are put together from whole blocks, which as a graph is a few copies instead of a lookup for
-    every sample.
+    Windows are put together from whole blocks, which as a graph is one lookup for each block instead of
+    one for each sample.
     """
 
     def __init__(self, window: int, hop: int, fft: int) -> None:
         super().__init__()
         self.block = math.gcd(window, hop)
-        self.blocks, self.stride, self.fft = window // self.block, hop // self.block, fft
+        self.stride, self.fft = hop // self.block, fft
+        self.register_buffer("within", torch.arange(window // self.block))
         self.register_buffer("window", torch.hann_window(window))
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Samples [N, T] to power [N, frames, fft // 2 + 1]."""
-        count = samples.shape[1] // self.block
-        blocks = samples[:, : count * self.block].reshape(samples.shape[0], count, self.block)
-        frames = 1 + (count - self.blocks) // self.stride
-        last = (frames - 1) * self.stride + 1
-        parts = [blocks[:, first : first + last : self.stride] for first in range(self.blocks)]
-        spectrum = torch.fft.rfft(torch.cat(parts, 2) * self.window, self.fft)
+        blocks = samples.unfold(1, self.block, self.block)
+        frames = (blocks.shape[1] - self.within.shape[0]) // self.stride + 1
+        chosen = torch.arange(frames, device=samples.device)[:, None] * self.stride + self.within
+        pieces = blocks.index_select(1, chosen.flatten()).reshape(samples.shape[0], frames, -1)
+        spectrum = torch.fft.rfft(pieces * self.window, self.fft)
         return spectrum.real**2 + spectrum.imag**2
 
 
