@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
+import json
+import math
 import sqlite3
 import threading
 import zlib
@@ -70,17 +71,34 @@ class MemoEngine:
     def _recall(self, key: bytes) -> dict[str, Array] | None:
         with self._lock:
             found = self._store.execute("SELECT value FROM rows WHERE key = ?", (key,)).fetchone()
-        if found is None:
-            return None
-        with np.load(io.BytesIO(zlib.decompress(found[0])), allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
+        return None if found is None else unpacked(found[0])
 
     def _keep(self, key: bytes, row: Mapping[str, Array]) -> None:
-        stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **row)
-        value = zlib.compress(stream.getvalue(), 1)
+        value = packed(row)
         with self._lock:
             self._store.execute("INSERT OR REPLACE INTO rows VALUES (?, ?)", (key, value))
+
+
+def packed(row: Mapping[str, Array]) -> bytes:
+    """Named arrays as compressed bytes: a line of JSON with names, types and shapes, then the values.
+
+    NumPy's own format is read through ``ast``, which Python 3.11 cannot use from several threads.
+    """
+    header = [(name, values.dtype.str, values.shape) for name, values in row.items()]
+    values = b"".join(np.ascontiguousarray(values).tobytes() for values in row.values())
+    return zlib.compress(json.dumps(header).encode() + b"\n" + values, 1)
+
+
+def unpacked(data: bytes) -> dict[str, Array]:
+    """The inverse of ``packed``."""
+    header, _, values = zlib.decompress(data).partition(b"\n")
+    row: dict[str, Array] = {}
+    at = 0
+    for name, kind, shape in json.loads(header):
+        count = math.prod(shape)
+        row[name] = np.frombuffer(values, kind, count, at).reshape(shape)
+        at += row[name].nbytes
+    return row
 
 
 def _key(model: str, row: Mapping[str, Array]) -> bytes:
