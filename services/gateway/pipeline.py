@@ -152,7 +152,7 @@ class Pipeline:
             yield report
         ledger.raise_if_unreachable()
         yield clock.enter(Stage.DONE)
-        yield _analysis(options, ledger, evidence, verdict, media, clock)
+        yield replace(_answer(options, ledger, evidence, verdict, media), timings=tuple(clock.timings))
 
     @asynccontextmanager
     async def _asked(
@@ -251,16 +251,14 @@ def _sync(verdict: FusionResult, clip: DecodedClip, sides: Iterable[_Side]) -> B
     return sync_line(verdict.sync, lacking=_lacking(clip), error=error)
 
 
-def _analysis(
-    options: Options, ledger: Ledger, evidence: Evidence, verdict: FusionResult, media: MediaInfo, clock: _Clock
-) -> Analysis:
+def _answer(options: Options, ledger: Ledger, evidence: Evidence, verdict: FusionResult, media: MediaInfo) -> Analysis:
     return Analysis(
         request_id=options.request_id,
         fusion=verdict,
         reasons=_reasons(verdict, evidence, partial=media.partial),
         branches=ledger.complete(),
         media=media,
-        timings=tuple(clock.timings),
+        timings=(),
         evidence=evidence,
     )
 
