@@ -73,10 +73,10 @@ up: setup models ## keep the whole stack running until Ctrl-C
 # --- checking ---------------------------------------------------------------------------------------
 
 test: setup setup-dev models ## everything that needs no torch
-	@$(PY) -m pytest -m "not training" $(ARGS)
+	@$(PY) -m pytest --ignore=tests/training $(ARGS)
 
 test-training: setup setup-training models ## training and parity tests, with torch
-	@$(TRAIN) -m pytest -m training tests/training $(ARGS)
+	@$(TRAIN) -m pytest tests/training $(ARGS)
 
 lint: setup-dev ## style, types, the contract, generated code
 	@$(PY) -m ruff check --quiet .
