@@ -98,7 +98,7 @@ def texture_runs(pictures: Sequence[Picture], meshes: Mapping[int, FloatArray]) 
         return ()
     plane = {index: np.asarray(mesh[:, :2], np.float32) for index, mesh in meshes.items()}
     spans = {index: np.ptp(points[list(OVAL)], axis=0).max() for index, points in plane.items()}
-    size = float(np.median(list(spans.values())))
+    size = max(float(np.median(list(spans.values()))), 1.0)
     half = max(int(min(size * WINDOW, MOST_WINDOW)), LEAST_WINDOW)
     runs: list[TextureRun] = []
     first, last = min(plane), max(plane) + 1

@@ -129,7 +129,8 @@ class _Reader:
     def see(self, clip: Clip) -> dict[str, Floats]:
         """Rows of a clip as serving reads them, and where the face is; empty when none can be followed."""
         decoded = _decoded(clip)
-        watched = asyncio.run(self._pipeline.watch(decoded.survey, decoded.dense, timeout=TIMEOUT_SECONDS))
+        # Faces of the dense window are found in the dense window; the survey would only cost time.
+        watched = asyncio.run(self._pipeline.watch((), decoded.dense, timeout=TIMEOUT_SECONDS))
         if not watched.by_track:
             return {}
         track_id = min(watched.by_track)
