@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -37,12 +38,11 @@ def alive(pid: int) -> bool:
 
 def family(pid: int) -> list[int]:
     """A process and all its descendants."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except FileNotFoundError:
-        return []
-    return [pid, *(member for child in children for member in family(child))]
+    members = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # threads come and go
+            members += [member for child in task.read_text().split() for member in family(int(child))]
+    return members
 
 
 def wait_until_gone(pids: list[int], seconds: float = 15.0) -> list[int]:
@@ -69,15 +69,19 @@ def start_up(port: int) -> tuple[subprocess.Popen[str], list[str]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_up_says_a_line_for_each_process_and_leaves_nothing_behind(number: signal.Signals, free_port: int) -> None:
     process, lines = start_up(free_port)
-    for name in ("visual", "audio", "fusion", "gateway"):
-        assert sum(line.startswith(name) and " ready on " in line for line in lines) == 1
-    members = family(process.pid)
-    assert len(members) >= 5
-    os.kill(process.pid, number)
-    process.wait(30)
-    assert wait_until_gone(members) == []
     assert process.stdout is not None
-    process.stdout.close()
+    with process.stdout:
+        try:
+            for name in ("visual", "audio", "fusion", "gateway"):
+                assert sum(line.startswith(name) and " ready on " in line for line in lines) == 1
+            members = family(process.pid)
+            assert len(members) >= 5
+            os.kill(process.pid, number)
+            process.wait(30)
+        finally:
+            process.kill()
+            process.wait(10)
+    assert wait_until_gone(members) == []
     if number is not signal.SIGKILL:  # a killed parent cannot tidy up; the next start does
         assert not list(Path("/dev/shm").glob(f"bonafide-{process.pid}-*"))
 
