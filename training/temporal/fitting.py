@@ -39,7 +39,7 @@ class Sequences:
     window: int = 48
     rate: float = 3e-3
     decay: float = 1e-2
-    members: int = 3
+    members: int = 2
 
 
 @dataclass(frozen=True, slots=True)
