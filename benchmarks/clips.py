@@ -71,14 +71,31 @@ def _pictures(kind: ClipClass, period: float) -> Iterator[npt.NDArray[np.uint8]]
 
 
 def _speech_like(seconds: float) -> Iterator[av.AudioFrame]:
-    """A voiced, syllable-modulated buzz: enough like speech to be taken for it by the windows."""
-    time = np.arange(int(seconds * RATE)) / RATE
-    pitch = 120 + 20 * np.sin(2 * np.pi * 0.7 * time)
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    buzz = sum(np.sin(k * phase) / k * np.exp(-(((k * 120 - 600) / 900) ** 2)) for k in range(1, 30))
-    envelope = np.clip(np.sin(2 * np.pi * 2.2 * time) + 0.4, 0, 1)
-    sound = (0.3 * buzz * envelope).astype(np.float32)
-    for start in range(0, len(sound), 1024):
-        block = av.AudioFrame.from_ndarray(sound[None, start : start + 1024], format="fltp", layout="mono")
-        block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)
+    """Syllables of a gliding pitch through changing formants: what the speech detector takes for a voice."""
+    random = np.random.default_rng(0)
+    sound = 0.001 * random.standard_normal(int(seconds * RATE))
+    start = 0.2
+    while start < seconds - 0.5:
+        length = random.uniform(0.12, 0.3)
+        syllable = 0.3 * _syllable(length, random)
+        place = int(start * RATE)
+        sound[place : place + len(syllable)] += syllable
+        start += length + random.choice([0.02, 0.05, 0.25])
+    for place in range(0, len(sound), 1024):
+        samples = sound[None, place : place + 1024].astype(np.float32)
+        block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        block.sample_rate, block.pts, block.time_base = RATE, place, Fraction(1, RATE)
         yield block
+
+
+def _syllable(length: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """One vowel, float64 [samples] within 1: harmonics of a pitch near 120 Hz, weighted by three formants."""
+    time = np.arange(int(length * RATE)) / RATE
+    pitch = random.uniform(100, 150) * (1 + 0.15 * np.sin(np.pi * time / length))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    formants = (random.uniform(300, 800), random.uniform(900, 2200), random.uniform(2300, 3000))
+    vowel = np.zeros_like(time)
+    for harmonic in range(1, 30):
+        gaps = (np.array(formants) - 120 * harmonic) / 120
+        vowel += np.sin(harmonic * phase) * float(np.exp(-(gaps**2)) @ (1.0, 0.5, 0.25))
+    return np.asarray(vowel / max(np.abs(vowel).max(), 1e-9) * np.sqrt(np.sin(np.pi * time / length).clip(0)))
