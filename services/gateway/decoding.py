@@ -59,7 +59,8 @@ def decode(
 
     Raises:
         InvalidInputError: UNSUPPORTED_MEDIA, UNSUPPORTED_CODEC, NO_MEDIA or DAMAGED_MEDIA.
-        LimitExceededError: TOO_MANY_PIXELS, DURATION_TOO_LONG, TOO_MANY_FRAMES or DECODING_TOO_SLOW.
+        LimitExceededError: TOO_MANY_PIXELS, DURATION_TOO_LONG or TOO_MANY_FRAMES.
+        DeadlineError: DECODING_TOO_SLOW.
         DecodingCancelledError: ``cancelled`` answered True.
     """
     plan = plan or SamplingPlan()

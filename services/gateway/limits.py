@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from services.common.errors import BonafideError, LimitExceededError
+from services.common.errors import BonafideError, DeadlineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,13 @@ class Watch:
 
         Raises:
             DecodingCancelledError: the caller has gone.
-            LimitExceededError: the wall time is used up (reason DECODING_TOO_SLOW).
+            DeadlineError: the wall time is used up (reason DECODING_TOO_SLOW). Not the file's fault alone: a
+                busy machine decodes slowly.
         """
         if self._cancelled():
             raise DecodingCancelledError("the decode was cancelled")
         if self._clock() > self._ends:
-            raise LimitExceededError("decoding took longer than is allowed", reason="DECODING_TOO_SLOW")
+            raise DeadlineError("decoding took longer than is allowed", reason="DECODING_TOO_SLOW")
 
 
 class WatchedReader:

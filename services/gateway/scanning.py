@@ -71,7 +71,8 @@ def scan(container: InputContainer, streams: Streams, watch: Watch) -> Scan:
     """Read every packet once.
 
     Raises:
-        LimitExceededError: too long, too many pictures, or too slow.
+        LimitExceededError: too long, or too many pictures.
+        DeadlineError: too slow.
         DecodingCancelledError: the caller has gone.
     """
     limits = watch.limits

@@ -42,7 +42,8 @@ def decode_still(source: BinaryIO, recognised: Container, plan: SamplingPlan, wa
 
     Raises:
         InvalidInputError: it cannot be decoded.
-        LimitExceededError: it has too many pixels, or is too slow.
+        LimitExceededError: it has too many pixels.
+        DeadlineError: it is too slow.
         DecodingCancelledError: the caller has gone.
     """
     check_pixels(*picture_size(source, recognised), watch.limits)

@@ -44,7 +44,7 @@ def sample_video(
     """Decode the pictures that the plan asks for.
 
     Raises:
-        LimitExceededError: too slow.
+        DeadlineError: too slow.
         DecodingCancelledError: the caller has gone.
     """
     prepare_decoder(stream, watch.limits)
