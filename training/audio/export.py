@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -75,16 +76,18 @@ def export(model: nn.Module, repository: Path, name: str = "spoof_classifier") -
     file = folder / "1" / "model.onnx"
     file.parent.mkdir(parents=True, exist_ok=True)
     batch, time = torch.export.Dim("batch", min=1, max=1024), torch.export.Dim("time", min=1024, max=LONGEST)
-    program = torch.onnx.export(
-        model.eval(),
-        (torch.zeros(2, 4 * 16_000),),
-        dynamo=True,
-        input_names=["samples"],
-        output_names=["logit"],
-        dynamic_shapes={"samples": {0: batch, 1: time}},
-        opset_version=OPSET,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        program = torch.onnx.export(
+            model.eval(),
+            (torch.zeros(2, 4 * 16_000),),
+            dynamo=True,
+            input_names=["samples"],
+            output_names=["logit"],
+            dynamic_shapes={"samples": {0: batch, 1: time}},
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert program is not None
     program.save(file, external_data=False)
     (folder / "config.pbtxt").write_text(CONFIG, encoding="utf-8")
