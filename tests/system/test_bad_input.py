@@ -95,7 +95,7 @@ def test_fast_start_cut_in_half_is_analysed_and_says_so(client: Client) -> None:
     assert answer.verdict is Verdict.INCONCLUSIVE
 
 
-TYPED = {"DAMAGED_MEDIA", "UNSUPPORTED_MEDIA", "NO_MEDIA", "TOO_MANY_PIXELS", "DURATION_TOO_LONG"}
+TYPED = {"DAMAGED_MEDIA", "UNSUPPORTED_CODEC", "UNSUPPORTED_MEDIA", "NO_MEDIA", "TOO_MANY_PIXELS", "DURATION_TOO_LONG"}
 
 
 @pytest.mark.parametrize("seed", range(6))
