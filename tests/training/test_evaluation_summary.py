@@ -113,3 +113,15 @@ def test_two_groups_do_not_make_an_interval_of_no_width() -> None:
     ]
     auc = summarise(Measured(stills=rows))["frame"]["all"]["auc"]
     assert auc.low < auc.value < auc.high
+
+
+def test_calibration_at_even_odds_does_not_depend_on_how_many_fakes_a_set_holds() -> None:
+    # Half of what scores 0.5 is fake at even odds: well calibrated, however many fakes are counted.
+    few = [
+        row(label, 0.5, "fused", kind="generated" if label else "real", name=f"{n}{label}")
+        for label, times in ((0, 10), (1, 40))
+        for n in range(times)
+    ]
+    table = summarise(Measured(clips=few))["fused"]["all"]
+    assert table["ece"].value == pytest.approx(0.3)
+    assert table["ece_balanced"].value == pytest.approx(0.0, abs=1e-9)

@@ -16,8 +16,8 @@ from training.evaluation.stills import BRIGHTNESS, FOUND, SIZE
 from training.evaluation.summary import DEGRADED, FEWEST, Measured, Summary, figures
 from training.metrics import Measure
 
-METRICS = ("auc", "eer", "tpr_at_fpr_1", "tpr_at_fpr_5", "ap", "accuracy", "brier", "ece")
-TITLES = ("AUC", "EER", "TPR at 1 % FPR", "TPR at 5 % FPR", "AP", "accuracy", "Brier", "ECE")
+METRICS = ("auc", "eer", "tpr_at_fpr_1", "tpr_at_fpr_5", "ap", "accuracy", "brier", "ece", "ece_balanced")
+TITLES = ("AUC", "EER", "TPR at 1 % FPR", "TPR at 5 % FPR", "AP", "accuracy", "Brier", "ECE", "ECE at even odds")
 CAPTIONS = {
     "roc.png": "Receiver operating characteristic of each branch, by set and by kind of clip",
     "scores.png": "Distribution of scores by class",

@@ -14,14 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from training.evaluation.rows import BRANCHES, CLEAN, GENERATED, REAL, Row, columns, count, split
-from training.metrics import Measure, bootstrap, measure
+from training.evaluation.rows import BRANCHES, CLEAN, GENERATED, REAL, Columns, Row, columns, count, split
+from training.forging import Forgery
+from training.metrics import ECE_BINS, Measure, bootstrap, measure
 
+KINDS = frozenset({REAL, GENERATED, *(str(forgery) for forgery in Forgery)})
+"""Kinds of clips that count under ``all``; recipes that only training makes are told by themselves."""
 FEWEST = 5
 """Rows of a class below which a source or method is not reported by itself."""
 FEWEST_GROUPS = 8
 """Distinct groups below which intervals come from drawing rows."""
+BALANCED = "ece_balanced"
+"""Beside the plain error, since how many of a kind a set holds is an accident: heads are fitted for even odds."""
 ALL = "all"
 WITHIN = "within_source_mean"
 DEGRADED = "degraded_"
@@ -57,8 +63,22 @@ def figures(rows: Iterable[Row], branch: str, group: Callable[[Row], str] | None
     found = columns(rows, branch, group)
     if not found.labels.size:
         return {}
-    measures = measure(found.labels, found.scores, _drawn(found.groups))
+    groups = _drawn(found.groups)
+    measures = measure(found.labels, found.scores, groups)
+    if found.has_both:
+        measures[BALANCED] = bootstrap(found.labels, found.scores, groups, lambda rows: _balanced_error(found, rows))
     return {name: value for name, value in measures.items() if math.isfinite(value.value)}
+
+
+def _balanced_error(found: Columns, rows: npt.NDArray[np.int64]) -> float:
+    """Expected calibration error with both classes weighing the same; NaN if one is missing."""
+    labels, scores = found.labels[rows], found.scores[rows]
+    share = labels.mean()
+    if share in (0, 1):
+        return math.nan
+    weights = np.where(labels == 1, 0.5 / share, 0.5 / (1 - share)) / labels.size
+    bins = np.minimum((scores * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    return float(np.abs(np.bincount(bins, weights=weights * (scores - labels), minlength=ECE_BINS)).sum())
 
 
 def _drawn(groups: list[str]) -> list[str]:
@@ -107,7 +127,7 @@ def _degraded(rows: Sequence[Row], branch: str, group: Callable[[Row], str] | No
 def _of_clips(rows: Sequence[Row], branch: str) -> dict[str, Figures]:
     if not any(branch in row.scores for row in rows):
         return {}
-    table = {ALL: figures(rows, branch)}
+    table = {ALL: figures((row for row in rows if row.kind in KINDS), branch)}
     own = [row for row in rows if not row.traits.get("forged_here")]
     for name, part in split(own, lambda row: row.collection).items():
         table[name] = figures(part, branch)
