@@ -15,7 +15,7 @@ from training.evaluation.clips import CODED
 from training.evaluation.curves import calibration, confusion, roc
 from training.evaluation.degradation import NOISE_CURVE, PICTURE_CONDITIONS
 from training.evaluation.rows import BRANCHES, CLEAN, FUSED, GENERATED, REAL, Columns, Row, columns, split
-from training.evaluation.summary import ALL, DEGRADED, Measured, Summary
+from training.evaluation.summary import ALL, DEGRADED, UNDEGRADED, Measured, Summary
 from training.metrics import auc
 
 mpl.use("Agg")
@@ -189,7 +189,8 @@ def _robustness(measured: Measured, summary: Summary, path: Path) -> Path | None
         panel.set_title(title, fontsize=8)
         for name, points in lines.items():
             panel.plot(*zip(*sorted(points), strict=True), marker="o", markersize=3, label=name)
-            clean = summary.get(name, {}).get(ALL, {}).get("auc")
+            branch = summary.get(name, {})
+            clean = branch.get(UNDEGRADED, branch.get(ALL, {})).get("auc")
             if clean is not None and not title.startswith("clips"):
                 panel.axhline(clean.value, linestyle=":", linewidth=0.8, color="grey")
         panel.set_ylim(0.4, 1)

@@ -31,6 +31,7 @@ BALANCED = "ece_balanced"
 ALL = "all"
 WITHIN = "within_source_mean"
 DEGRADED = "degraded_"
+UNDEGRADED = "degraded_none"
 
 Figures = dict[str, Measure]
 Summary = dict[str, dict[str, Figures]]
@@ -121,7 +122,14 @@ def _of_speech(rows: Sequence[Row]) -> dict[str, Figures]:
 
 def _degraded(rows: Sequence[Row], branch: str, group: Callable[[Row], str] | None = None) -> dict[str, Figures]:
     conditions = split(rows, lambda row: "" if row.condition == CLEAN else row.condition)
-    return {f"{DEGRADED}{name}": figures(part, branch, group) for name, part in conditions.items()}
+    table = {f"{DEGRADED}{name}": figures(part, branch, group) for name, part in conditions.items()}
+    if table:
+        # The same examples without degradation, which are not all that were measured clean.
+        chosen = {(row.collection, row.name) for row in rows if row.condition != CLEAN}
+        table[UNDEGRADED] = figures(
+            (row for row in _clean(rows) if (row.collection, row.name) in chosen), branch, group
+        )
+    return table
 
 
 def _of_clips(rows: Sequence[Row], branch: str) -> dict[str, Figures]:
