@@ -99,8 +99,8 @@ protos: setup-dev ## regenerate the stubs in bonafide/v1
 baseline: setup-dev ## accept protos/ as the contract that later changes must not break
 	@$(SERVING)/bin/buf build protos --exclude-source-info --output protos/baseline.binpb
 
-bench: setup models ## cost of the stack against a raw loop; OUT=FILE writes it as JSON
-	@$(PY) -m benchmarks.run $(if $(OUT),--out "$(OUT)")
+bench: setup models ## cost of the stack against a raw loop; OUT=FILE for JSON, PAGE=FILE for Markdown
+	@$(PY) -m benchmarks.run $(if $(OUT),--out "$(OUT)") $(if $(PAGE),--page "$(PAGE)")
 
 # --- training ---------------------------------------------------------------------------------------
 
