@@ -25,8 +25,8 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 INTERCEPT = "intercept"
 """Name under which the constant term appears among the contributions."""
-PROBABILITY_CLIP = 0.005
-"""Probabilities are taken as log-odds no further out than this, so that no single branch can shout."""
+LARGEST_PROBABILITY = 0.995
+"""Probabilities count as no larger than this, so that no single branch can shout."""
 
 
 def branch_sets() -> list[frozenset[Branch]]:
@@ -41,18 +41,25 @@ def head_key(branches: Iterable[Branch]) -> str:
     return "_".join(branch.value for branch in BRANCH_FEATURES if branch in wanted)
 
 
-def _log_odds(value: float) -> float:
-    clipped = min(max(value, PROBABILITY_CLIP), 1.0 - PROBABILITY_CLIP)
-    return math.log(clipped / (1.0 - clipped))
+def surprisal(probability: float) -> float:
+    """Evidence for a forgery in nats, -ln(1 - p): 0 when a branch sees nothing, and never below.
+
+    Log-odds would let a branch that sees nothing speak for the clip, but lips in perfect step say nothing of
+    whether the face was generated. Sums of surprisals are what independent causes combine by (noisy OR,
+    Pearl 1988).
+    """
+    return -math.log1p(-min(probability, LARGEST_PROBABILITY))
 
 
-TRANSFORMS: Mapping[str, Callable[[float], float]] = MappingProxyType({"log_odds": _log_odds, "log1p": math.log1p})
+TRANSFORMS: Mapping[str, Callable[[float], float]] = MappingProxyType(
+    {"surprisal": surprisal, "log1p": math.log1p}
+)
 """What may be done to a feature before it is standardised, by name."""
 
 
 def transform_of(feature: str) -> str:
-    """Transform of a feature: probabilities as log-odds, counts as the logarithm of one more."""
-    return "log_odds" if is_probability(feature) else "log1p"
+    """Transform of a feature: probabilities as surprisal, counts as the logarithm of one more."""
+    return "surprisal" if is_probability(feature) else "log1p"
 
 
 @dataclass(frozen=True, slots=True)

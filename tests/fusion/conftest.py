@@ -28,7 +28,7 @@ def head_json(branches: frozenset[Branch]) -> dict[str, Any]:
         "transforms": [transform_of(name) for name in names],
         "scaler": {"mean": [0.1] * len(names), "scale": [1.5] * len(names)},
         "coefficients": [1.0 if is_probability(name) else 0.0 for name in names],
-        "intercept": 0.2,
+        "intercept": -3.0,
         "temperature": 1.25,
         "training": {"clips": 10},
     }

@@ -69,7 +69,7 @@ async def test_no_branch_means_no_probability(pipeline: FusionPipeline) -> None:
 
 
 async def test_the_policy_decides(pipeline: FusionPipeline) -> None:
-    reports = ledger(frame=0.72)
+    reports = ledger(frame=0.93)
     assert (await pipeline.fuse(FusionInput(reports), timeout=1)).verdict is Verdict.DEEPFAKE
     cautious = await pipeline.fuse(FusionInput(reports, policy="cautious"), timeout=1)
     assert cautious.verdict is Verdict.INCONCLUSIVE

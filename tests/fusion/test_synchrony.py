@@ -38,7 +38,7 @@ def lips(seconds: float, *, moving: bool = True, track_id: int = 1) -> MotionSeq
     random = np.random.default_rng(track_id)
     slots = round(seconds * 1e6 / SLOT_US)
     shape = random.normal(0, 0.3, 80)
-    values = shape + (random.normal(0, 0.05, (slots, 80)) if moving else 0)
+    values = shape + random.normal(0, 0.05 if moving else 0.0001, (slots, 80))
     return MotionSequence(track_id, tuple(range(0, slots * SLOT_US, SLOT_US)), values.astype(np.float32))
 
 

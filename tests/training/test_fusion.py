@@ -18,7 +18,7 @@ from services.fusion.synchrony import SYNC_MODEL
 
 pytest.importorskip("sklearn")
 
-from training.fusion.__main__ import fit_all
+from training.fusion.__main__ import STRENGTH, fit_all
 from training.fusion.calibration import TARGETS, Scores, choose_thresholds, upper_limit, weighted_quantile
 from training.fusion.corpus import Kind
 from training.fusion.export import policy_document, write_set
@@ -77,7 +77,7 @@ def test_served_log_odds_are_those_of_training(trained: Path) -> None:
     branches = frozenset({Branch.PATCH, Branch.FRAME, Branch.SYNC})
     rows = rows_for(made_rows(), branches)
     table = table_for(rows, branches)
-    fitted = fit_head(table, 0.05)
+    fitted = fit_head(table, STRENGTH)
     store = HeadStore(trained)
     store.refresh()
     head = store.heads[branches]

@@ -30,13 +30,13 @@ from training.fusion.export import head_document, policy_document, write_set
 from training.fusion.fitting import Fit, feature_names, fit_head, fit_temperature, held_out_log_odds
 from training.fusion.report import counts, held_out_report
 from training.fusion.rows import LabelledRow, labelled_row, rows_for, table_for
-from training.fusion.stills import MOST, still_rows
+from training.fusion.stills import still_rows
 from training.served import ROOT
 
 CACHE = ROOT / ".cache" / "fusion"
 CLASSES = (0, 1)
 FloatArray = npt.NDArray[np.float64]
-STRENGTH = 0.05
+STRENGTH = 0.2
 """Inverse L2 penalty: strong, because clips are few and sources many."""
 
 
@@ -94,7 +94,12 @@ def fit_all(
         temperature = fit_temperature(log_odds, table)
         calibrated = log_odds / temperature
         probabilities = 0.5 * (1 + np.tanh(0.5 * calibrated))
-        report = {**facts, "rows": counts(chosen), "held_out": held_out_report(chosen, probabilities, seed)}
+        report = {
+            **facts,
+            "prior_odds": table.odds,
+            "rows": counts(chosen),
+            "held_out": held_out_report(chosen, probabilities, seed),
+        }
         heads[branches] = head_document(branches, fit_head(table, STRENGTH), temperature, report)
         scores = Scores(calibrated, table.labels, table.groups, table.weights)
         for target in TARGETS:
@@ -151,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     labelled = labelled_clips(taken, evidence, options.seed, deployed(repository))
     fair = {Branch.SYNC: synchrony.held_out, Branch.TEMPORAL: evidence.held_out.held_out}
     rows = clip_rows(labelled, synchrony, frozenset(branch for branch, is_fair in fair.items() if not is_fair))
-    rows += still_rows(evidence, options.seed, MOST if options.clips is None else options.clips)
+    rows += still_rows(evidence, options.seed, options.clips)
     facts = {
         "seed": options.seed,
         "command": f"python -m training.fusion --seed {options.seed}",

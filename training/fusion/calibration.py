@@ -15,6 +15,8 @@ from services.fusion.heads import sigmoid
 from services.fusion.policy import Thresholds, binomial_upper_bound
 
 Floats = npt.NDArray[np.float64]
+DIGITS = 1e6
+"""Thresholds are rounded to the cautious side at this fraction."""
 GAP = 0.02
 """Least width of the abstain band, in probability."""
 
@@ -77,12 +79,12 @@ def choose_thresholds(scores: Scores, target: Target) -> Thresholds:
     worst = np.array(sorted(_worst_of_groups(scores.log_odds[real], scores.groups[real])))
     deepfake = sigmoid(upper_limit(worst, target.false_positive_rate))
     missed = weighted_quantile(scores.log_odds[~real], scores.weights[~real], target.miss_rate)
-    deepfake = max(deepfake, 0.5)
+    deepfake = max(math.ceil(deepfake * DIGITS) / DIGITS, 0.5)
     authentic = min(sigmoid(missed), 0.5, deepfake - GAP)
     flagged = int((_probabilities(worst) >= deepfake).sum())
     return Thresholds(
-        deepfake=round(deepfake, 6),
-        authentic=round(max(authentic, 0.0), 6),
+        deepfake=deepfake,
+        authentic=max(math.floor(authentic * DIGITS) / DIGITS, 0.0),
         false_positive_bound=round(binomial_upper_bound(flagged, len(worst)), 6),
     )
 

@@ -67,12 +67,12 @@ class Part(StrEnum):
     SHIFTED = "shifted"
 
 
-_FACES = frozenset({Branch.PATCH, Branch.FRAME, Branch.TEMPORAL})
+FACE_BRANCHES = frozenset({Branch.PATCH, Branch.FRAME, Branch.TEMPORAL})
 VISIBLE_TO: Mapping[Kind, frozenset[Branch]] = MappingProxyType(
     {
         Kind.REAL: frozenset(Branch),
-        Kind.GENERATED: _FACES,
-        Kind.BLENDED: _FACES,
+        Kind.GENERATED: FACE_BRANCHES,
+        Kind.BLENDED: FACE_BRANCHES,
         Kind.DUBBED: frozenset({Branch.SYNC}),
         Kind.SYNTHETIC: frozenset({Branch.AUDIO, Branch.SYNC}),
         Kind.SHIFTED: frozenset({Branch.SYNC}),

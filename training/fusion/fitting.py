@@ -28,7 +28,8 @@ TEMPERATURE_BOUNDS = (0.5, 4.0)
 class Table:
     """Rows to fit on: ``values`` float64 [rows, features] after transforms; ``labels`` [rows] 1 = fake.
 
-    ``weights`` [rows] say how much each row counts; ``groups`` what a fold must not divide.
+    ``weights`` [rows] say how much each row counts within its class, ``odds`` how much all forgeries weigh
+    against all real rows; ``groups`` [rows] what a fold must not divide.
     """
 
     names: tuple[str, ...]
@@ -36,6 +37,7 @@ class Table:
     labels: npt.NDArray[np.int64]
     weights: Floats
     groups: npt.NDArray[np.str_]
+    odds: float = 1.0
 
     def rows(self, chosen: npt.NDArray[np.bool_]) -> Table:
         """The table of some rows."""
@@ -45,6 +47,7 @@ class Table:
             self.labels[chosen],
             self.weights[chosen],
             self.groups[chosen],
+            self.odds,
         )
 
 
@@ -82,7 +85,7 @@ def fit_head(table: Table, strength: float) -> Fit:
     Returns:
         Weights of probability features are 0 or more, those of counts 0.
     """
-    balanced = _class_balanced(table)
+    balanced = _class_weighted(table)
     mean = np.average(table.values, axis=0, weights=balanced)
     scale = np.sqrt(np.average((table.values - mean) ** 2, axis=0, weights=balanced))
     scale = np.maximum(scale, MIN_SCALE)
@@ -121,8 +124,8 @@ def held_out_log_odds(table: Table, folds: npt.NDArray[np.int64], strength: floa
 
 
 def fit_temperature(log_odds: Floats, table: Table) -> float:
-    """The temperature with the least class-balanced Brier score on held-out log-odds."""
-    weights = _class_balanced(table)
+    """The temperature with the least class-weighted Brier score on held-out log-odds."""
+    weights = _class_weighted(table)
 
     def brier(temperature: float) -> float:
         probability = 0.5 * (1 + np.tanh(0.5 * log_odds / temperature))
@@ -132,10 +135,10 @@ def fit_temperature(log_odds: Floats, table: Table) -> float:
     return float(found.x)
 
 
-def _class_balanced(table: Table) -> Floats:
-    """Row weights scaled so that both classes weigh the same and the mean weight is 1."""
+def _class_weighted(table: Table) -> Floats:
+    """Row weights scaled so that the classes weigh as the table's odds say and the mean weight is 1."""
     weights = table.weights.astype(np.float64).copy()
-    for label in (0, 1):
+    for label, share in ((0, 1 / (1 + table.odds)), (1, table.odds / (1 + table.odds))):
         chosen = table.labels == label
-        weights[chosen] *= len(weights) / 2 / weights[chosen].sum()
+        weights[chosen] *= len(weights) * share / weights[chosen].sum()
     return weights

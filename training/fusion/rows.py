@@ -10,27 +10,32 @@ import numpy as np
 
 from services.common.evidence import Branch, BranchReport
 from services.fusion.features import clip_features, scored_branches
-from training.fusion.corpus import VISIBLE_TO, Kind
+from training.fusion.corpus import FACE_BRANCHES, VISIBLE_TO, Kind
 from training.fusion.fitting import Table, feature_names, transformed
 
 SHARES: Mapping[Kind, float] = MappingProxyType(
     {
         Kind.REAL: 1.0,
         Kind.GENERATED: 0.45,
-        Kind.BLENDED: 0.10,
-        Kind.DUBBED: 0.15,
+        Kind.BLENDED: 0.05,
+        Kind.DUBBED: 0.18,
         Kind.SYNTHETIC: 0.10,
-        Kind.SHIFTED: 0.10,
-        Kind.STILL: 0.10,
+        Kind.SHIFTED: 0.15,
+        Kind.STILL: 0.07,
     }
 )
 """How much all clips of a kind weigh together. Self-blending is what the frame classifier was taught with,
 so it says least of forgeries that users meet."""
+CLIPS = "clips"
+DOMAIN_SHARES: Mapping[str, float] = MappingProxyType(
+    {CLIPS: 1.0, "dfdc_faces_val": 0.5, "manipulated_faces_train": 0.5, "mesonet_faces_train": 0.2}
+)
+"""How much of its kind clips and each set of stills weigh."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
-    """One clip or still: its features, by the branches that scored it."""
+    """One clip or still: its features, by the branches that scored it; ``domain`` is a key of DOMAIN_SHARES."""
 
     name: str
     group: str
@@ -38,6 +43,7 @@ class LabelledRow:
     kind: Kind
     branches: frozenset[Branch]
     features: Mapping[str, float]
+    domain: str = CLIPS
 
     @property
     def fake(self) -> int:
@@ -64,16 +70,36 @@ def table_for(rows: Sequence[LabelledRow], branches: frozenset[Branch]) -> Table
         labels=np.array([row.fake for row in rows], dtype=np.int64),
         weights=row_weights(rows),
         groups=np.array([row.group for row in rows]),
+        odds=prior_odds(branches),
     )
 
 
+def prior_odds(branches: frozenset[Branch]) -> float:
+    """Forgeries for each real clip for which a head is calibrated: one of each family that it can see.
+
+    A face may be forged, and so may sound or its timing; a head that sees both is asked about both.
+    """
+    families = (FACE_BRANCHES, frozenset({Branch.AUDIO, Branch.SYNC}))
+    return float(sum(bool(branches & family) for family in families))
+
+
 def row_weights(rows: Sequence[LabelledRow]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Weight of each row: its kind's share, divided by the kind's groups and by the rows of its group."""
-    groups: dict[Kind, set[str]] = {}
-    members: dict[tuple[Kind, str], int] = {}
-    for row in rows:
-        groups.setdefault(row.kind, set()).add(row.group)
-        members[row.kind, row.group] = members.get((row.kind, row.group), 0) + 1
+    """Weight of each row: shares of its kind and domain, divided among their groups and the rows of its group."""
+    cells = [(row.kind, row.domain) for row in rows]
+    groups: dict[tuple[Kind, str], set[str]] = {}
+    members: dict[tuple[Kind, str, str], int] = {}
+    for cell, row in zip(cells, rows, strict=True):
+        groups.setdefault(cell, set()).add(row.group)
+        members[*cell, row.group] = members.get((*cell, row.group), 0) + 1
+    domains: dict[Kind, float] = {}
+    for kind, domain in groups:
+        domains[kind] = domains.get(kind, 0.0) + DOMAIN_SHARES[domain]
     return np.array(
-        [SHARES[row.kind] / len(groups[row.kind]) / members[row.kind, row.group] for row in rows], dtype=np.float64
+        [
+            SHARES[row.kind]
+            * (DOMAIN_SHARES[row.domain] / domains[row.kind])
+            / (len(groups[cell]) * members[*cell, row.group])
+            for cell, row in zip(cells, rows, strict=True)
+        ],
+        dtype=np.float64,
     )

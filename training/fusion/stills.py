@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from tqdm import tqdm
 
 from services.common.errors import BonafideError
 from services.common.media import Frame
-from training.data import zip_set
+from training.data import Example, ZipSet, zip_set
 from training.forging import generator
+from training.frame.selection import held_out_rows
 from training.fusion.corpus import Evidence, Kind
 from training.fusion.rows import LabelledRow, labelled_row
 
-STILL_SET = "dfdc_faces_val"
-MOST = 300
-"""Stills of each class, at most one of a class from one original."""
+MIXED = "manipulated_faces_train"
+MOST = {"dfdc_faces_val": 300, MIXED: 300, "mesonet_faces_train": 100}
+"""Stills of each class that are taken of each set, at most one of a class from one group."""
 
 
-def still_rows(evidence: Evidence, seed: int, most: int = MOST) -> list[LabelledRow]:
-    """Rows of single pictures as the visual pipeline scores them; empty where the set is missing.
+def still_rows(evidence: Evidence, seed: int, most: int | None = None) -> list[LabelledRow]:
+    """Rows of single pictures as the visual pipeline scores them; none of sets that are missing.
 
     Args:
         evidence: gives the pipelines.
         seed: of which stills are taken.
-        most: stills of each class.
+        most: fewer stills of each class and set.
     """
-    try:
-        faces = zip_set(STILL_SET)
-    except FileNotFoundError:
-        return []
-    order = generator("stills", seed).permutation(len(faces.examples))
-    taken: set[tuple[str, int]] = set()
     rows: list[LabelledRow] = []
-    for at in tqdm(order, desc="stills", unit="still"):
-        example = faces.examples[at]
-        key = (example.group, example.fake)
-        if key in taken or sum(fake == example.fake for _, fake in taken) >= most:
-            continue
-        taken.add(key)
-        kind = Kind.GENERATED if example.fake else Kind.REAL
+    for name, usual in MOST.items():
         try:
-            seen = evidence.pipelines.see((Frame(0, faces.picture(example)),), ())
-        except BonafideError:
+            faces = zip_set(name)
+        except FileNotFoundError:
             continue
-        name = f"{STILL_SET}:{example.file}"
-        rows.append(labelled_row(name, f"{STILL_SET}:{example.group}", STILL_SET, kind, seen.reports))
-    faces.close()
-    return [row for row in rows if row.branches]
+        chosen = _chosen(faces, seed, usual if most is None else min(most, usual))
+        found = (_row(evidence, faces, example) for example in tqdm(chosen, desc=name, unit="still"))
+        rows += [row for row in found if row is not None and row.branches]
+        faces.close()
+    return rows
+
+
+def _chosen(faces: ZipSet, seed: int, most: int) -> list[Example]:
+    """Stills that the frame classifier was not trained on, drawn by the seed."""
+    allowed: Sequence[int] = range(len(faces.examples))
+    if faces.name == MIXED:
+        allowed = [int(at) for at in held_out_rows(faces.examples)]
+    taken: dict[tuple[str, int], Example] = {}
+    for at in generator("stills", seed).permutation(len(allowed)):
+        example = faces.examples[allowed[at]]
+        if sum(fake == example.fake for _, fake in taken) < most:
+            taken.setdefault((example.group, example.fake), example)
+    return list(taken.values())
+
+
+def _row(evidence: Evidence, faces: ZipSet, example: Example) -> LabelledRow | None:
+    try:
+        seen = evidence.pipelines.see((Frame(0, faces.picture(example)),), ())
+    except BonafideError:
+        return None
+    kind = Kind.GENERATED if example.fake else Kind.REAL
+    source = example.fields.get("source", faces.name)
+    name, group = f"{faces.name}:{example.file}", f"{faces.name}:{example.group}"
+    return replace(labelled_row(name, group, source, kind, seen.reports), domain=faces.name)
