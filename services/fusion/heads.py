@@ -51,9 +51,7 @@ def surprisal(probability: float) -> float:
     return -math.log1p(-min(probability, LARGEST_PROBABILITY))
 
 
-TRANSFORMS: Mapping[str, Callable[[float], float]] = MappingProxyType(
-    {"surprisal": surprisal, "log1p": math.log1p}
-)
+TRANSFORMS: Mapping[str, Callable[[float], float]] = MappingProxyType({"surprisal": surprisal, "log1p": math.log1p})
 """What may be done to a feature before it is standardised, by name."""
 
 
