@@ -148,6 +148,8 @@ class Pipeline:
         yield clock.enter(Stage.FUSING)
         evidence = _gather(sides)
         verdict = await self._fuse(ledger, evidence, options, clock)
+        if media.interrupted:
+            verdict = _withheld(verdict)
         for report in ledger.add([_sync(verdict, clip, sides)]):
             yield report
         ledger.raise_if_unreachable()

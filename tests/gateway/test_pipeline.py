@@ -176,6 +176,15 @@ async def test_what_the_gateway_knows_is_among_the_reasons() -> None:
     )
 
 
+async def test_no_verdict_is_formed_on_a_file_that_is_damaged_inside() -> None:
+    damaged = media.flip_bytes(media.fast_start(frames=100), seed=0)
+    analysis = await Gateway().run(damaged)
+    assert analysis.media.interrupted
+    assert analysis.fusion.verdict is Verdict.INCONCLUSIVE
+    assert analysis.fusion.probability is None
+    assert analysis.reasons == (ReasonCode.TOO_LITTLE_EVIDENCE, ReasonCode.PARTIAL_MEDIA)
+
+
 async def test_branches_get_what_the_caller_has_left_less_what_fusion_needs() -> None:
     gateway = Gateway(allowances=replace(ALLOWANCES, branch_seconds=60.0))
     await gateway.run(CLIP, timeout=30.0)

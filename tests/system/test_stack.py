@@ -77,7 +77,7 @@ def test_up_says_a_line_for_each_process_and_leaves_nothing_behind(number: signa
             members = family(process.pid)
             assert len(members) >= 5
             os.kill(process.pid, number)
-            process.wait(30)
+            process.wait(60)
         finally:
             process.kill()
             process.wait(10)
