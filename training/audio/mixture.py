@@ -133,7 +133,10 @@ def _fit_gate(table: Mapping[str, Features], families: Families, settings: Mixtu
     scaler = fit_scaler(features, weight)
     model = LogisticRegression(C=settings.gate_penalty, max_iter=300)
     model.fit(scaler.apply(features), np.concatenate(targets), sample_weight=weight)
-    return Gate(scaler, model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64))
+    weight, bias = model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
+    if len(families) == 2:  # of two classes scikit-learn gives one set of coefficients
+        weight, bias = np.hstack([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    return Gate(scaler, weight, bias)
 
 
 def fit_calibrations(
