@@ -14,6 +14,7 @@ from services.common.media import SAMPLE_RATE
 FRAME = SAMPLE_RATE * 25 // 1000
 STEP = SAMPLE_RATE * 10 // 1000
 TRIM_DECIBELS = 40.0
+SHORTEST_SECONDS = 0.3
 LONGEST_SECONDS = 6
 LOUD_SHARE = 0.6
 TARGET_RMS = 0.05
@@ -29,11 +30,11 @@ def prepare(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         samples: float32 [n], 16 kHz mono.
 
     Returns:
-        float32 [m], m ≤ min(n, 96,000); unscaled zeros when the sound is digital silence, and empty when
-        it is shorter than one 25 ms frame.
+        float32 [m], 4,800 ≤ m ≤ 96,000; zeros are added at the end of what is shorter than 0.3 s. All zeros
+        when the sound is digital silence or shorter than one 25 ms frame.
     """
     if samples.size < FRAME:
-        return np.zeros(0, np.float32)
+        return _lengthened(np.zeros(0, np.float32))
     centred = samples.astype(np.float64) - samples.mean(dtype=np.float64)
     power = _frame_power(centred)
     loud = np.flatnonzero(power >= power.max() * 10.0 ** (-TRIM_DECIBELS / 10.0))
@@ -41,8 +42,12 @@ def prepare(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     power = np.sort(_frame_power(kept))
     level = np.sqrt(power[int(power.size * (1.0 - LOUD_SHARE)) :].mean())
     if level == 0.0:
-        return np.zeros(kept.size, np.float32)
-    return np.asarray(kept * (TARGET_RMS / level), np.float32)
+        return _lengthened(np.zeros(kept.size, np.float32))
+    return _lengthened(np.asarray(kept * (TARGET_RMS / level), np.float32))
+
+
+def _lengthened(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.pad(samples, (0, max(round(SHORTEST_SECONDS * SAMPLE_RATE) - samples.size, 0)))
 
 
 def _frame_power(samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

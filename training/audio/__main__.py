@@ -10,7 +10,7 @@ import torch
 
 from services.audio.pipeline import SPOOF_MODEL
 from training.audio.channels import CHANNELS, CLEAN, DEGRADATIONS, FAMILIES, SOUNDTRACKS
-from training.audio.corpus import SETS, read_twins, read_utterances
+from training.audio.corpus import SETS, read_utterances
 from training.audio.evaluation import figures, figures_by_source, within_sources
 from training.audio.export import MixtureGraph, SpoofClassifier, export
 from training.audio.mixture import Mixture, MixtureSettings
@@ -30,12 +30,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds and of everything drawn")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where the model goes")
     parser.add_argument("--cache", type=Path, default=Path(".cache/audio"), help="resumable intermediate results")
-    parser.add_argument("--vocoders", nargs="*", default=["universal"], help="HiFi-GAN weights to make twins with")
     options = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    corpus = gather(options.cache, options.vocoders)
-    _log.info("%d utterances and %d twins", len(corpus.utterances), len(corpus.learnt) - len(corpus.utterances))
+    corpus = gather(options.cache)
     settings = MixtureSettings()
     held_out = hold_out(corpus, settings, options.seed)
     metrics = measure_all(corpus, held_out, options.seed)
@@ -45,16 +43,15 @@ def main() -> None:
     publish(mixture, corpus, metrics, options)
 
 
-def gather(cache: Path, vocoders: list[str]) -> Corpus:
-    """Utterances, twins, and the features of all of them through every channel."""
+def gather(cache: Path) -> Corpus:
+    """Utterances and their features through every channel."""
     utterances = read_utterances(data_root())
-    twins = [twin for checkpoint in vocoders for twin in read_twins(utterances, checkpoint, cache)]
-    learnt, store = [*utterances, *twins], FeatureStore(cache / "features")
+    store = FeatureStore(cache / "features")
     table = {}
     for name, channel in CHANNELS.items():
-        table[name] = store.features(learnt, name, channel)
+        table[name] = store.features(utterances, name, channel)
         _log.info("features of %s are ready", name)
-    return Corpus(tuple(utterances), tuple(learnt), table, FAMILIES)
+    return Corpus(tuple(utterances), table, FAMILIES)
 
 
 def measure_all(corpus: Corpus, held_out: HeldOut, seed: int) -> Metrics:
@@ -74,13 +71,12 @@ def publish(mixture: Mixture, corpus: Corpus, metrics: Metrics, options: argpars
     """Export the model and write its card."""
     export(SpoofClassifier(MixtureGraph(mixture)), options.repository)
     pooled, within = metrics["all"]["eer"], metrics["within_source_mean"]["eer"]
-    twins = len(corpus.learnt) - len(corpus.utterances)
     sources = len({utterance.source for utterance in corpus.utterances})
     card = Card(
         name=SPOOF_MODEL,
         task="log-odds of synthetic speech in up to 6 s of prepared speech",
-        trained_on=f"{len(corpus.utterances)} utterances of {sources} sources ({', '.join(SETS)}) and {twins} "
-        f"neural-vocoder twins of the recorded ones, each through {len(CHANNELS)} channels",
+        trained_on=f"{len(corpus.utterances)} utterances of {sources} sources ({', '.join(SETS)}), "
+        f"each through {len(CHANNELS)} channels",
         headline=f"equal error rate {pooled} pooled and {within} mean within a source, on held-out sources",
         data=list(SETS),
         split="cross-validation in 10 folds of sources; no source and no speaker on both sides",
@@ -89,7 +85,7 @@ def publish(mixture: Mixture, corpus: Corpus, metrics: Metrics, options: argpars
         metrics=metrics,
         licence="Apache-2.0; trained on research material whose licences are noted row by row",
         limits=LIMITS,
-        inputs={"samples": "float32 [N, T], 16 kHz mono, prepared by services/audio/preparation.py, T >= 1024"},
+        inputs={"samples": "float32 [N, T], 4800 <= T <= 96000, 16 kHz mono, from services/audio/preparation.py"},
         outputs={"logit": "float32 [N, 1], calibrated natural log-odds of synthetic speech"},
         extra={
             "families": {family: list(channels) for family, channels in FAMILIES.items()},

@@ -82,6 +82,15 @@ def with_noise(samples: Samples, decibels: float, rng: np.random.Generator) -> S
     return (samples + scale * rng.standard_normal(samples.size)).astype(np.float32)
 
 
+def excerpt(samples: Samples, rng: np.random.Generator) -> Samples:
+    """A stretch of 1 to 2 s, for windows in use hold more or less speech than an utterance here."""
+    length = int(rng.uniform(1.0, 2.0) * SAMPLE_RATE)
+    if samples.size <= length:
+        return samples
+    start = int(rng.integers(0, samples.size - length))
+    return samples[start : start + length]
+
+
 def _codec(encoder: str, container: str, sample_rate: int, bit_rate: int) -> Channel:
     codec = Codec(encoder, container, sample_rate, bit_rate)
     return lambda samples, _: through_codec(samples, codec)
@@ -102,6 +111,7 @@ DEGRADATIONS: Mapping[str, Channel] = MappingProxyType(
 """The degraded conditions that the evaluation reports, beside clean sound."""
 
 CLEAN = "clean"
+EXCERPT = "excerpt"
 SOUNDTRACKS: Mapping[str, Channel] = MappingProxyType(
     {
         "aac_48khz_96k": _codec("aac", "mp4", 48_000, 96_000),
@@ -110,12 +120,14 @@ SOUNDTRACKS: Mapping[str, Channel] = MappingProxyType(
 )
 """What an ordinary clip's sound has been through, beside the degraded conditions."""
 
-CHANNELS: Mapping[str, Channel | None] = MappingProxyType({CLEAN: None, **SOUNDTRACKS, **DEGRADATIONS})
+CHANNELS: Mapping[str, Channel | None] = MappingProxyType(
+    {CLEAN: None, EXCERPT: excerpt, **SOUNDTRACKS, **DEGRADATIONS}
+)
 """Every channel that the model is trained on; None leaves the sound as it is."""
 
 FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "clean": (CLEAN,),
+        "clean": (CLEAN, EXCERPT),
         "soundtrack": tuple(SOUNDTRACKS),
         "mp3": ("mp3_32k", "mp3_16k"),
         "aac": ("aac_32k", "aac_16k"),

@@ -31,18 +31,15 @@ def source_folds(utterances: Sequence[Utterance], seed: int, folds: int = FOLDS)
     return [frozenset(fold) for fold in dealt]
 
 
-def held_out_splits(
-    train: Sequence[Utterance], test: Sequence[Utterance], folds: Sequence[frozenset[str]]
-) -> Iterator[tuple[Flags, Flags]]:
+def held_out_splits(utterances: Sequence[Utterance], folds: Sequence[frozenset[str]]) -> Iterator[tuple[Flags, Flags]]:
     """Which rows to train on and which to score, fold by fold.
 
-    Rows that share a source *or a speaker* with the fold's test rows are never trained on.
+    Rows that share a source *or a speaker* with those to score are never trained on.
     """
     for fold in folds:
-        scored = np.array([utterance.source in fold for utterance in test])
-        speakers = {utterance.speaker for utterance, chosen in zip(test, scored, strict=True) if chosen}
-        learnt = [item.source not in fold and item.speaker not in speakers for item in train]
-        yield np.array(learnt), scored
+        scored = np.array([utterance.source in fold for utterance in utterances])
+        speakers = {utterance.speaker for utterance in utterances if utterance.source in fold}
+        yield np.array([item.source not in fold and item.speaker not in speakers for item in utterances]), scored
 
 
 def within_sources(utterances: Sequence[Utterance], scores: Floats, seed: int) -> Measure:

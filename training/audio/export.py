@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training.audio.features import FineStructure
+from training.audio.features import SHORTEST, FineStructure
 from training.audio.heads import CLIP
 from training.audio.mixture import Mixture
 
@@ -75,7 +75,7 @@ def export(model: nn.Module, repository: Path, name: str = "spoof_classifier") -
     folder = repository / name
     file = folder / "1" / "model.onnx"
     file.parent.mkdir(parents=True, exist_ok=True)
-    batch, time = torch.export.Dim("batch", min=1, max=1024), torch.export.Dim("time", min=1024, max=LONGEST)
+    batch, time = torch.export.Dim("batch", min=1, max=1024), torch.export.Dim("time", min=SHORTEST, max=LONGEST)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(

@@ -1,22 +1,27 @@
 """Statistics of the spectrum's fine structure, as one torch module that exports to ONNX.
 
 What vocoders and neural synthesis leave behind is weak, fine detail: how much each narrow band fluctuates
-from frame to frame, how it stands out from its neighbours, how its residual is distributed. Colour and
-loudness of the channel cancel in every one of these numbers.
+from frame to frame, how it stands out from its neighbours, how its residual is distributed, whether phases
+of neighbours agree, at what rates envelopes move. Colour and loudness of the channel cancel in every one of
+these numbers.
 """
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
-FLOOR = 1e-7
-"""Share of the mean power added inside logarithms. The cue sits in weak bins: 1e-4 costs 5–8 points."""
+from training.audio.spectra import (
+    ShortTimeSpectrum,
+    Spectrum,
+    at_share,
+    band_matrix,
+    log_level,
+    ordered,
+    running_sum,
+    smoothing_matrix,
+)
 
 TEXTURE_BANDS = 80
 TEXTURE_WINDOW, TEXTURE_HOP, TEXTURE_FFT = 400, 160, 512
@@ -25,58 +30,31 @@ QUIET_SHARE = 0.4
 RATIO_FLOOR = 1e-3
 
 RESIDUAL_BANDS = 40
-RESIDUAL_RESOLUTIONS = ((256, 128), (512, 128), (1024, 256))
+RESOLUTIONS = ((256, 128), (512, 128), (1024, 256))
 FREQUENCY_SMOOTHING = 9
 TIME_SMOOTHING = 5
 SMALLEST_VARIANCE = 1e-12
 
-FEATURES = 4 * TEXTURE_BANDS + 7 * RESIDUAL_BANDS * len(RESIDUAL_RESOLUTIONS)
+THIRDS_RESOLUTION = 1
+PHASE_RESOLUTIONS = (1, 2)
+PHASE_BANDS = 20
+SMALLEST_MAGNITUDE = 1e-9
 
+MODULATION_WINDOW, MODULATION_HOP = 128, 32
+MODULATION_BANDS, MODULATION_RATES = 16, 32
+MODULATION_FRAMES = 128
+MODULATION_FLOOR = 1e-6
 
-def band_matrix(bins: int, bands: int) -> npt.NDArray[np.float32]:
-    """Equal bands over bins 1 … bins, with fractional edges.
+SHORTEST = MODULATION_WINDOW + (MODULATION_FRAMES - 1) * MODULATION_HOP
+"""Samples that a sound must have at least."""
 
-    Returns:
-        float32 [bins + 1, bands]; column b holds the share of each bin that lies in band b, scaled to sum
-        to 1. Row 0, the constant component, is in no band.
-    """
-    edges = np.arange(bands + 1) * (bins / bands)
-    lower, upper = np.arange(bins)[:, None], np.arange(1, bins + 1)[:, None]
-    overlap = np.clip(np.minimum(upper, edges[1:]) - np.maximum(lower, edges[:-1]), 0.0, None)
-    matrix = np.zeros((bins + 1, bands), np.float32)
-    matrix[1:] = overlap / overlap.sum(0)
-    return matrix
-
-
-def smoothing_matrix(size: int, width: int) -> npt.NDArray[np.float32]:
-    """Running mean over ``width`` neighbours as a matrix, float32 [size, size]; rows at the ends average fewer."""
-    distance = np.abs(np.arange(size)[:, None] - np.arange(size)[None, :])
-    inside = (distance <= width // 2).astype(np.float32)
-    return inside / inside.sum(0, keepdims=True)
-
-
-class PowerSpectrum(nn.Module):
-    """Short-time power spectrum with a Hann window and no padding of the ends.
-
-    Windows are put together from whole blocks, which as a graph is one lookup for each block instead of
-    one for each sample.
-    """
-
-    def __init__(self, window: int, hop: int, fft: int) -> None:
-        super().__init__()
-        self.block = math.gcd(window, hop)
-        self.stride, self.fft = hop // self.block, fft
-        self.register_buffer("within", torch.arange(window // self.block))
-        self.register_buffer("window", torch.hann_window(window))
-
-    def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """Samples [N, T] to power [N, frames, fft // 2 + 1]."""
-        blocks = samples.unfold(1, self.block, self.block)
-        frames = (blocks.shape[1] - self.within.shape[0]) // self.stride + 1
-        chosen = torch.arange(frames, device=samples.device)[:, None] * self.stride + self.within
-        pieces = blocks.index_select(1, chosen.flatten()).reshape(samples.shape[0], frames, -1)
-        spectrum = torch.fft.rfft(pieces * self.window, self.fft)
-        return spectrum.real**2 + spectrum.imag**2
+FEATURES = (
+    4 * TEXTURE_BANDS
+    + 7 * RESIDUAL_BANDS * len(RESOLUTIONS)
+    + 18 * RESIDUAL_BANDS
+    + 6 * PHASE_BANDS * len(PHASE_RESOLUTIONS)
+    + MODULATION_BANDS * MODULATION_RATES
+)
 
 
 class Texture(nn.Module):
@@ -84,28 +62,25 @@ class Texture(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.spectrum = PowerSpectrum(TEXTURE_WINDOW, TEXTURE_HOP, TEXTURE_FFT)
+        self.spectrum = ShortTimeSpectrum(TEXTURE_WINDOW, TEXTURE_HOP, TEXTURE_FFT)
         self.register_buffer("bands", torch.from_numpy(band_matrix(TEXTURE_FFT // 2, TEXTURE_BANDS)))
         smooth = torch.from_numpy(smoothing_matrix(TEXTURE_BANDS, TEXTURE_SMOOTHING))
         self.register_buffer("detail", torch.eye(TEXTURE_BANDS) - smooth)
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Samples [N, T] to features [N, 320]."""
-        power = self.spectrum(samples) @ self.bands
-        level = torch.log(power + FLOOR * power.mean((1, 2), keepdim=True))
+        power = self.spectrum(samples).power() @ self.bands
+        level = log_level(power)
         level = level - level.mean(2, keepdim=True)
         energy = power.mean(2)
-        quiet = torch.sort(energy, dim=1).values
-        rank = torch.ceil(QUIET_SHARE * torch.ones_like(energy[0]).cumsum(0)[-1:] - QUIET_SHARE).long()
-        loud = (energy >= quiet[:, rank]).to(level.dtype)[:, :, None]
+        loud = (energy >= at_share(ordered(energy), QUIET_SHARE)).to(level.dtype)[:, :, None]
         count = loud.sum(1)
         detail = level @ self.detail
-        mean_detail = (detail * loud).sum(1) / count
         moving = (level[:, 2:] - level[:, :-2]) / 2
         return torch.cat(
             [
                 _deviation(level, loud, count),
-                mean_detail,
+                (detail * loud).sum(1) / count,
                 _deviation(detail, loud, count),
                 moving.std(1, correction=0) / (level.std(1, correction=0) + RATIO_FLOOR),
             ],
@@ -118,62 +93,150 @@ def _deviation(values: torch.Tensor, weight: torch.Tensor, count: torch.Tensor) 
     return torch.sqrt((((values - mean) ** 2) * weight).sum(1) / count)
 
 
-class Residual(nn.Module):
-    """How the log spectrum's residuals are distributed at one resolution, in 40 bands (7 × 40)."""
+class Residuals(nn.Module):
+    """How the log spectrum differs from its running mean along frequency (fine) and along time (quick)."""
 
-    def __init__(self, window: int, hop: int) -> None:
+    def __init__(self, bins: int) -> None:
         super().__init__()
-        bins = window // 2
-        self.spectrum = PowerSpectrum(window, hop, window)
-        self.register_buffer("bands", torch.from_numpy(band_matrix(bins, RESIDUAL_BANDS)))
-        self.register_buffer("neighbours", _running_sum(torch.ones(bins + 1), 0, FREQUENCY_SMOOTHING))
+        self.register_buffer("neighbours", running_sum(torch.ones(bins + 1), 0, FREQUENCY_SMOOTHING))
 
-    def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """Samples [N, T] to features [N, 280]."""
-        power = self.spectrum(samples)
-        level = torch.log(power + FLOOR * power.mean((1, 2), keepdim=True))
-        fine = level - _running_sum(level, 2, FREQUENCY_SMOOTHING) / self.neighbours
+    def forward(self, power: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Power [N, frames, bins] to fine and quick residuals of the same shape."""
+        level = log_level(power)
+        fine = level - running_sum(level, 2, FREQUENCY_SMOOTHING) / self.neighbours
         frames = torch.ones_like(level[:1, :, :1])
-        quick = level - _running_sum(level, 1, TIME_SMOOTHING) / _running_sum(frames, 1, TIME_SMOOTHING)
-        return torch.cat([*self._shape(fine), self._persistence(fine), *self._shape(quick)], 1)
+        quick = level - running_sum(level, 1, TIME_SMOOTHING) / running_sum(frames, 1, TIME_SMOOTHING)
+        return fine, quick
 
-    def _shape(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Standard deviation, skewness and mean|r|/std per band, each [N, 40]."""
+
+class Distribution(nn.Module):
+    """How residuals are distributed in each of 40 bands, over all frames and in thirds of them by energy."""
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.register_buffer("bands", torch.from_numpy(band_matrix(bins, RESIDUAL_BANDS)))
+
+    def forward(self, residual: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Standard deviation, skewness and mean|r|/std.
+
+        Args:
+            residual: [N, frames, bins].
+            weights: [N, groups, frames], each row summing to 1.
+
+        Returns:
+            [N, groups, 3 · 40].
+        """
         square = residual * residual
-        first = residual.mean(1) @ self.bands
-        second = square.mean(1) @ self.bands
-        third = (square * residual).mean(1) @ self.bands
+        first, second, third, size = (
+            weights @ values @ self.bands for values in (residual, square, square * residual, residual.abs())
+        )
         variance = torch.clamp(second - first**2, min=SMALLEST_VARIANCE)
         deviation = torch.sqrt(variance)
         skewness = (third - 3 * first * second + 2 * first**3) / (variance * deviation)
-        return deviation, skewness, (residual.abs().mean(1) @ self.bands) / deviation
+        return torch.cat([deviation, skewness, size / deviation], 2)
 
-    def _persistence(self, residual: torch.Tensor) -> torch.Tensor:
-        """Lag-1 autocorrelation along time, per band [N, 40]."""
+    def persistence(self, residual: torch.Tensor) -> torch.Tensor:
+        """Lag-1 autocorrelation along time, [N, 40]."""
         first = residual.mean(1) @ self.bands
         second = (residual * residual).mean(1) @ self.bands
         lagged = (residual[:, 1:] * residual[:, :-1]).mean(1) @ self.bands
         return (lagged - first**2) / torch.clamp(second - first**2, min=SMALLEST_VARIANCE)
 
 
-def _running_sum(values: torch.Tensor, axis: int, width: int) -> torch.Tensor:
-    """Sum over ``width`` neighbours, as if zeros lay beyond the ends; nine are three sums of three."""
-    padding = [0, 0] * (values.dim() - 1 - axis) + [width // 2, width // 2]
-    total = functional.pad(values, padding)
-    for taps, step in ((3, 1), (3, 3)) if width == 9 else ((width, 1),):
-        size = total.shape[axis] - (taps - 1) * step
-        parts = [total.narrow(axis, tap * step, size) for tap in range(taps)]
-        total = sum(parts[1:], parts[0])
-    return total
+class PhaseAgreement(nn.Module):
+    """Mean second differences of the phase along time, along frequency, and across both (6 × 20).
+
+    A phase that advances steadily gives a mean phasor of length 1; phases without order give 0.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.register_buffer("bands", torch.from_numpy(band_matrix(bins, PHASE_BANDS)))
+
+    def forward(self, spectrum: Spectrum) -> torch.Tensor:
+        """Spectrum [N, frames, bins] to features [N, 120]."""
+        scale = 1.0 / (torch.sqrt(spectrum.power()) + SMALLEST_MAGNITUDE)
+        unit = Spectrum(spectrum.real * scale, spectrum.imaginary * scale)
+        along_time = unit.part(1, 1, 0).turned_back_by(unit.part(1, 0, 1))
+        along_frequency = unit.part(2, 1, 0).turned_back_by(unit.part(2, 0, 1))
+        differences = (
+            along_time.part(1, 1, 0).turned_back_by(along_time.part(1, 0, 1)),
+            along_frequency.part(2, 1, 0).turned_back_by(along_frequency.part(2, 0, 1)),
+            along_frequency.part(1, 1, 0).turned_back_by(along_frequency.part(1, 0, 1)),
+        )
+        return torch.cat([self._mean(part) for spectrum in differences for part in spectrum], 1)
+
+    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+        mean = values.mean(1)
+        return functional.pad(mean, (0, self.bands.shape[0] - mean.shape[1])) @ self.bands
 
 
-class FineStructure(nn.Module):
-    """All statistics of prepared speech: texture (320), then residuals at three resolutions (840)."""
+class Modulation(nn.Module):
+    """At what rates the log envelopes of 16 bands move: 32 shares of each band's modulation power, as logs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.families = nn.ModuleList([Texture(), *(Residual(*size) for size in RESIDUAL_RESOLUTIONS)])
+        self.spectrum = ShortTimeSpectrum(MODULATION_WINDOW, MODULATION_HOP, MODULATION_WINDOW)
+        self.register_buffer("bands", torch.from_numpy(band_matrix(MODULATION_WINDOW // 2, MODULATION_BANDS)))
+        self.register_buffer("window", torch.hann_window(MODULATION_FRAMES))
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """Prepared samples float32 [N, T], T ≥ 1024, to features float32 [N, 1160]."""
-        return torch.cat([family(samples) for family in self.families], 1)
+        """Samples [N, T], T ≥ 4192, to features [N, 512]."""
+        level = log_level(self.spectrum(samples).power() @ self.bands)
+        level = level - level.mean(1, keepdim=True)
+        pieces = level.unfold(1, MODULATION_FRAMES, MODULATION_FRAMES // 2) * self.window
+        values = torch.fft.rfft(pieces)
+        power = (values.real**2 + values.imag**2).mean(1)[:, :, 1:]
+        power = power.reshape(-1, MODULATION_BANDS, MODULATION_RATES, 2).sum(3)
+        return torch.log(power / power.sum(2, keepdim=True) + MODULATION_FLOOR).flatten(1)
+
+
+class FineStructure(nn.Module):
+    """All statistics of prepared speech.
+
+    In order: texture (320); for each of three resolutions the distribution (240; at the middle one for all
+    frames and then for their quiet, middle and loud thirds, 960) and persistence (40) of residuals; phase
+    agreement at two resolutions (240); modulation (512).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        bins = [window // 2 for window, _ in RESOLUTIONS]
+        self.texture = Texture()
+        self.spectra = nn.ModuleList([ShortTimeSpectrum(window, hop, window) for window, hop in RESOLUTIONS])
+        self.residuals = nn.ModuleList([Residuals(count) for count in bins])
+        self.distributions = nn.ModuleList([Distribution(count) for count in bins])
+        self.phases = nn.ModuleList([PhaseAgreement(bins[index]) for index in PHASE_RESOLUTIONS])
+        self.modulation = Modulation()
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """Prepared samples float32 [N, T], T ≥ 4192, to features float32 [N, 2632]."""
+        spectra = [spectrum(samples) for spectrum in self.spectra]
+        found = [self.texture(samples)]
+        for index, spectrum in enumerate(spectra):
+            found += self._residual_statistics(index, spectrum.power())
+        found += [phase(spectra[index]) for phase, index in zip(self.phases, PHASE_RESOLUTIONS, strict=True)]
+        return torch.cat([*found, self.modulation(samples)], 1)
+
+    def _residual_statistics(self, index: int, power: torch.Tensor) -> list[torch.Tensor]:
+        distribution = self.distributions[index]
+        fine, quick = self.residuals[index](power)
+        groups = _everything(power)
+        if index == THIRDS_RESOLUTION:
+            groups = torch.cat([groups, _thirds(power.sum(2))], 1)
+        shapes = torch.cat([distribution(fine, groups), distribution(quick, groups)], 2)
+        return [shapes.flatten(1), distribution.persistence(fine)]
+
+
+def _everything(power: torch.Tensor) -> torch.Tensor:
+    """One group of all frames: [N, 1, frames]."""
+    alike = torch.ones_like(power[:, None, :, 0])
+    return alike / alike.sum(2, keepdim=True)
+
+
+def _thirds(energy: torch.Tensor) -> torch.Tensor:
+    """The quiet, middle and loud third of the frames: energies [N, frames] to weights [N, 3, frames]."""
+    levels = ordered(energy)
+    low, high = at_share(levels, 1 / 3), at_share(levels, 2 / 3)
+    member = torch.stack([energy < low, (energy >= low) & (energy < high), energy >= high], 1).to(energy.dtype)
+    return member / member.sum(2, keepdim=True)

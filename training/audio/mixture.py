@@ -42,8 +42,8 @@ class MixtureSettings:
     says that each so-many-th utterance trains the gate; ``shrinkage`` see ``fit_calibration``.
     """
 
-    penalty: float = 0.003
-    borrowed: float = 0.3
+    penalty: float = 0.005
+    borrowed: float = 0.0
     gate_penalty: float = 0.001
     gate_every: int = 3
     shrinkage: float = 0.85

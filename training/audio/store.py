@@ -18,7 +18,6 @@ from training.audio.corpus import Utterance
 from training.audio.features import FineStructure
 
 SAVE_EVERY = 300
-SHORTEST = 1024
 
 
 class FeatureStore:
@@ -41,7 +40,7 @@ class FeatureStore:
     def features(
         self, utterances: Sequence[Utterance], condition: str, channel: Channel | None = None
     ) -> npt.NDArray[np.float32]:
-        """Feature rows, float32 [len(utterances), 1160]; those not cached are computed and kept.
+        """Feature rows, float32 [len(utterances), FEATURES]; those not cached are computed and kept.
 
         Args:
             utterances: any utterances; each is known by its key.
@@ -83,10 +82,9 @@ class FeatureStore:
 
 
 def prepared(utterance: Utterance, condition: str, channel: Channel | None) -> Samples:
-    """What the model hears of an utterance: channel, then preparation; padded with zeros if very short."""
+    """What the model hears of an utterance: channel, then preparation."""
     samples = utterance.samples
     if channel is not None:
         seed = zlib.crc32(f"{condition}:{utterance.key}".encode())
         samples = channel(samples, np.random.default_rng(seed))
-    samples = prepare(samples)
-    return np.pad(samples, (0, max(SHORTEST - samples.size, 0)))
+    return prepare(samples)

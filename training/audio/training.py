@@ -20,20 +20,12 @@ from training.audio.mixture import (
     mixed,
 )
 
-TWIN_SHARE = 0.3
-"""Share of the synthetic half's weight that vocoder twins carry."""
-
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is learnt from and tested on.
-
-    ``learnt`` begins with ``utterances`` and goes on with their twins; ``table`` holds the features of
-    ``learnt`` by channel, each float32 [len(learnt), features].
-    """
+    """What is learnt from and tested on: ``table`` holds features by channel, float32 [utterances, features]."""
 
     utterances: tuple[Utterance, ...]
-    learnt: tuple[Utterance, ...]
     table: Mapping[str, Features]
     families: Families
 
@@ -48,7 +40,7 @@ class HeldOut:
 
 def train(corpus: Corpus, settings: MixtureSettings) -> Mixture:
     """A mixture trained on everything, not yet calibrated."""
-    return _train(corpus, np.ones(len(corpus.learnt), np.bool_), settings)
+    return _train(corpus, np.ones(len(corpus.utterances), np.bool_), settings)
 
 
 def hold_out(corpus: Corpus, settings: MixtureSettings, seed: int) -> HeldOut:
@@ -58,10 +50,10 @@ def hold_out(corpus: Corpus, settings: MixtureSettings, seed: int) -> HeldOut:
     scores = {name: np.zeros((count, size)) for name in corpus.table}
     shares = {name: np.zeros((count, size)) for name in corpus.table}
     folds = source_folds(corpus.utterances, seed)
-    for learnt, scored in held_out_splits(corpus.learnt, corpus.utterances, folds):
+    for learnt, scored in held_out_splits(corpus.utterances, folds):
         mixture = _train(corpus, learnt, settings)
         for name, rows in corpus.table.items():
-            tested = rows[:count][scored]
+            tested = rows[scored]
             scores[name][scored] = mixture.expert_scores(tested)
             shares[name][scored] = mixture.gate.shares(tested)
     fake = np.array([utterance.fake for utterance in corpus.utterances])
@@ -72,20 +64,8 @@ def hold_out(corpus: Corpus, settings: MixtureSettings, seed: int) -> HeldOut:
 
 
 def _train(corpus: Corpus, rows: Flags, settings: MixtureSettings) -> Mixture:
-    learnt = [utterance for utterance, chosen in zip(corpus.learnt, rows, strict=True) if chosen]
+    learnt = [utterance for utterance, chosen in zip(corpus.utterances, rows, strict=True) if chosen]
     table = {name: features[rows] for name, features in corpus.table.items()}
     fake = np.array([utterance.fake for utterance in learnt])
-    return fit_mixture(TrainingRows(table, fake, row_weights(learnt)), corpus.families, settings)
-
-
-def row_weights(learnt: list[Utterance]) -> Floats:
-    """Every (label, source) cell alike within its label, both labels alike, twins a fixed share of the fakes."""
-    fake = np.array([utterance.fake for utterance in learnt])
-    twin = np.array([utterance.is_twin for utterance in learnt])
-    cells = [f"{utterance.source}/{utterance.is_twin}" for utterance in learnt]
-    weights = cell_weights(fake, cells)
-    if twin.any():
-        made = fake & ~twin
-        weights[twin] *= TWIN_SHARE * weights[fake].sum() / weights[twin].sum()
-        weights[made] *= (weights[~fake].sum() - weights[twin].sum()) / weights[made].sum()
-    return weights
+    weights = cell_weights(fake, [utterance.source for utterance in learnt])
+    return fit_mixture(TrainingRows(table, fake, weights), corpus.families, settings)
