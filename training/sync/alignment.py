@@ -51,6 +51,17 @@ def aligned(clips: Sequence[TalkingClip]) -> list[TalkingClip]:
     return [moved(clip, lag) for clip, lag in zip(clips, lags, strict=True)]
 
 
+def without_source_lags(clips: Sequence[TalkingClip], others: Sequence[TalkingClip]) -> list[TalkingClip]:
+    """Clips of which those from sources that are known to be off are moved by the lag found for them.
+
+    Args:
+        clips: to be scored.
+        others: further clips to find the common clock with.
+    """
+    lags = source_lags([*clips, *others])
+    return [clip if clip.lag_known else moved(clip, lag) for clip, lag in zip(clips, lags, strict=False)]
+
+
 def source_lags(clips: Sequence[TalkingClip]) -> list[int]:
     """Slots by which the voice of each clip comes late (positive) or early."""
     views = _views(clips)

@@ -27,6 +27,7 @@ from training.sync.network import (
 
 Floats = npt.NDArray[np.float64]
 IN_SYNC, SWAPPED, SHIFTED, STILL = "in_sync", "swapped", "shifted", "still"
+WHOLE, HALF = "whole", "half"
 SHARES = {IN_SYNC: 1.0, SWAPPED: 0.4, SHIFTED: 0.35, STILL: 0.25}
 """How much each kind weighs in the calibration; those out of sync together as much as those in sync."""
 SWAPS, SHIFTS = 8, 4
@@ -37,16 +38,28 @@ STILL_NOISE = (0.0001, 0.0015)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One pairing of lips and voice, scored by towers that have seen neither of its groups' lips.
+    """One pairing of lips and voice, scored by towers that have not seen the lips' group.
 
-    ``whole`` is float64 [STATISTICS] of the clip, ``windows`` float64 [windows, STATISTICS], ``curve`` [LAGS].
+    ``part`` says whether it is the whole clip or about half of it; ``whole`` is float64 [STATISTICS] of it,
+    ``windows`` float64 [windows, STATISTICS], ``curve`` [LAGS].
     """
 
     clip: TalkingClip
     kind: str
+    part: str
     curve: Floats
     whole: Floats
     windows: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Lips float32 [slots, width] and a voice float32 [slots, width], and what they are to each other."""
+
+    kind: str
+    part: str
+    motion: npt.NDArray[np.float32]
+    voice: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,49 +80,43 @@ def trials(network: SyncNetwork, clips: Sequence[TalkingClip], voices: Sequence[
         seed: of strangers, shifts and noise.
     """
     return [
-        _trial(network, clip, kind, motion, voice)
+        _trial(network, clip, pairing)
         for clip in clips
-        for kind, motion, voice in _pairings(clip, voices, generator("trials", clip.name, seed))
+        for pairing in _pairings(clip, voices, generator("trials", clip.name, seed))
     ]
 
 
-def _pairings(
-    clip: TalkingClip, voices: Sequence[TalkingClip], random: np.random.Generator
-) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+def _pairings(clip: TalkingClip, voices: Sequence[TalkingClip], random: np.random.Generator) -> Iterator[Pairing]:
     half = max(clip.slots // 2, SEGMENT)
-    lengths = [slice(None), slice(0, half), slice(clip.slots - half, None)]
-    for part in lengths:
-        yield IN_SYNC, clip.motion[part], clip.voice[part]
+    parts = ((WHOLE, slice(None)), (HALF, slice(0, half)), (HALF, slice(clip.slots - half, None)))
+    for name, part in parts:
+        yield Pairing(IN_SYNC, name, clip.motion[part], clip.voice[part])
     strangers = [other for other in voices if other.group != clip.group]
     for at in random.permutation(len(strangers))[:SWAPS]:
         length = min(clip.slots, strangers[at].slots)
-        yield SWAPPED, clip.motion[:length], strangers[at].voice[:length]
+        yield Pairing(SWAPPED, WHOLE, clip.motion[:length], strangers[at].voice[:length])
     most = min(LARGEST_SHIFT, clip.slots - SEGMENT)
     for _ in range(SHIFTS if most >= SMALLEST_SHIFT else 0):
         lag = int(random.integers(SMALLEST_SHIFT, most + 1))
         early = random.random() < 0.5
-        pair = (clip.motion[lag:], clip.voice[:-lag]) if early else (clip.motion[:-lag], clip.voice[lag:])
-        yield SHIFTED, *pair
-    for part in lengths[:2]:
+        motion, voice = (clip.motion[lag:], clip.voice[:-lag]) if early else (clip.motion[:-lag], clip.voice[lag:])
+        yield Pairing(SHIFTED, WHOLE, motion, voice)
+    for name, part in parts[:2]:
         frozen = clip.motion[part].mean(axis=0, keepdims=True)
         noise = random.normal(0, random.uniform(*STILL_NOISE), clip.motion[part].shape)
-        yield STILL, (frozen + noise).astype(np.float32), clip.voice[part]
+        yield Pairing(STILL, name, (frozen + noise).astype(np.float32), clip.voice[part])
 
 
-def _trial(
-    network: SyncNetwork,
-    clip: TalkingClip,
-    kind: str,
-    motion: npt.NDArray[np.float32],
-    voice: npt.NDArray[np.float32],
-) -> Trial:
+def _trial(network: SyncNetwork, clip: TalkingClip, pairing: Pairing) -> Trial:
     with torch.inference_mode():
-        lips, sound = centred(torch.from_numpy(motion)[None]), centred(torch.from_numpy(voice)[None])
+        lips = centred(torch.from_numpy(pairing.motion)[None])
+        sound = centred(torch.from_numpy(pairing.voice)[None])
         similarity = lag_similarity(network.motion(lips), network.voice(sound))
         curve = lag_curve(similarity)
         whole = statistics(curve, (lips**2).mean(dim=(1, 2)))[0]
         windows = statistics(window_curves(similarity), window_motion(lips))[0]
-    return Trial(clip, kind, curve[0].double().numpy(), whole.double().numpy(), windows.double().numpy())
+    numbers = (values.double().numpy() for values in (curve[0], whole, windows))
+    return Trial(clip, pairing.kind, pairing.part, *numbers)
 
 
 def calibrate(scored: Sequence[Trial]) -> Calibration:
@@ -147,25 +154,32 @@ def log_odds(trial: Trial, calibration: Calibration) -> float:
 
 
 def figures(scored: Sequence[Trial], calibration: Calibration, seed: int) -> dict[str, dict[str, Measure]]:
-    """AUC and the rest of each kind out of sync against those in sync, and how often the offset is right."""
-    found = {}
-    for kind in (SWAPPED, SHIFTED, STILL):
-        chosen = [trial for trial in scored if trial.kind in {kind, IN_SYNC}]
-        values = np.array([log_odds(trial, calibration) for trial in chosen])
-        labels = [int(trial.kind == kind) for trial in chosen]
-        groups = [trial.clip.group for trial in chosen]
-        probabilities = 0.5 * (1 + np.tanh(0.5 * values))
-        found[f"{kind}, held-out identities"] = measure(labels, probabilities, groups, seed=seed)
+    """AUC and the rest of each kind out of sync against clips in sync, and how often the offset is right.
+
+    Whole clips first; then a stranger's voice against halves of clips, which are harder.
+    """
+    whole = [trial for trial in scored if trial.part == WHOLE]
+    halves = [trial for trial in scored if trial.part == HALF or trial.kind == SWAPPED]
+    found = {
+        f"{kind}, held-out identities": _against_in_sync(kind, whole, calibration, seed)
+        for kind in (SWAPPED, SHIFTED, STILL)
+    }
+    found[f"{SWAPPED}, halves of clips"] = _against_in_sync(SWAPPED, halves, calibration, seed)
     found["offset of real clips, held-out identities"] = {"within_3_slots": offsets_within(scored, 3, seed)}
     return found
 
 
+def _against_in_sync(kind: str, scored: Sequence[Trial], calibration: Calibration, seed: int) -> dict[str, Measure]:
+    chosen = [trial for trial in scored if trial.kind in {kind, IN_SYNC}]
+    values = np.array([log_odds(trial, calibration) for trial in chosen])
+    labels = [int(trial.kind == kind) for trial in chosen]
+    probabilities = 0.5 * (1 + np.tanh(0.5 * values))
+    return measure(labels, probabilities, [trial.clip.group for trial in chosen], seed=seed)
+
+
 def offsets_within(scored: Sequence[Trial], slots: int, seed: int) -> Measure:
     """Share of whole in-sync clips of known lag whose best lag is near 0."""
-    whole: dict[str, Trial] = {}
-    for trial in scored:
-        if trial.kind == IN_SYNC and trial.clip.lag_known:
-            whole.setdefault(trial.clip.name, trial)
-    near = np.array([abs(int(np.argmax(trial.curve)) - LARGEST_LAG) <= slots for trial in whole.values()])
-    groups = [trial.clip.group for trial in whole.values()]
+    whole = [t for t in scored if t.kind == IN_SYNC and t.part == WHOLE and t.clip.lag_known]
+    near = np.array([abs(int(np.argmax(trial.curve)) - LARGEST_LAG) <= slots for trial in whole])
+    groups = [trial.clip.group for trial in whole]
     return bootstrap(near.astype(int), near.astype(float), groups, lambda rows: float(near[rows].mean()), seed=seed)
