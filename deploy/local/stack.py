@@ -224,12 +224,15 @@ def _health(stub: Any) -> int | None:  # noqa: ANN401 - grpc_health is untyped
 
 @contextlib.contextmanager
 def stop_signals_raise() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; main thread only."""
+    """Within the block SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; main thread only.
+
+    SIGINT too, because a shell that starts a program in the background has it ignored.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
