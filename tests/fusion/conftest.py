@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from services.common.evidence import Branch, BranchReport, Outcome
 from services.fusion.features import BRANCH_FEATURES, is_probability
 from services.fusion.heads import FORMAT, MANIFEST, branch_sets, head_key, transform_of
 from services.fusion.store import HeadStore
+
+# How fast a busy machine is says nothing of the code.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def scored(branch: Branch, value: float) -> BranchReport:
