@@ -32,6 +32,7 @@ class Stage(StrEnum):
     """A step of the pipeline."""
 
     RECEIVING = "receiving"
+    QUEUED = "queued"
     DECODING = "decoding"
     ANALYZING = "analyzing"
     FUSING = "fusing"
@@ -65,6 +66,8 @@ class Analysis:
     models: tuple[ModelInfo, ...]
     timings: Mapping[Stage, float]
     """Wall time of each stage, milliseconds."""
+    cached: bool = False
+    """Answered from an earlier analysis of the same bytes."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values ready for JSON; the ledger is keyed by branch name."""
@@ -103,6 +106,7 @@ def analysis_from_proto(message: analysis_pb2.Analysis) -> Analysis:
         speech_fraction=message.speech_fraction if message.HasField("speech_fraction") else None,
         models=tuple(model_from_proto(model) for model in message.models),
         timings={_stage(timing.stage): timing.milliseconds for timing in message.timings},
+        cached=message.cached,
     )
 
 

@@ -28,10 +28,12 @@ REASONS: Mapping[ReasonCode, str] = {
     ReasonCode.EARLY_EXIT: "the patch gate was certain enough to spare the slower networks",
     ReasonCode.STILL_FACE: "the face is a still picture while speech is heard",
     ReasonCode.OUT_OF_SYNC: "the sound does not belong to the lips",
+    ReasonCode.CIRCUIT_OPEN: "failed so often of late that it is left alone for a while",
 }
 
 STAGES: Mapping[Stage, str] = {
     Stage.RECEIVING: "receiving",
+    Stage.QUEUED: "waiting",
     Stage.DECODING: "decoding",
     Stage.ANALYZING: "analysing",
     Stage.FUSING: "weighing",

@@ -27,15 +27,15 @@ from bonafide.v1 import fusion_pb2 as bonafide_dot_v1_dot_fusion__pb2
 from bonafide.v1 import media_pb2 as bonafide_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62onafide/v1/analysis.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x18\x62onafide/v1/fusion.proto\x1a\x17\x62onafide/v1/media.proto\"\\\n\x0e\x41nalyzeRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\x82\x01\n\x0e\x41nalyzeOptions\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12%\n\x08\x62ranches\x18\x04 \x03(\x0e\x32\x13.bonafide.v1.Branch\x12\x0e\n\x06policy\x18\x05 \x01(\t\"\x9d\x01\n\x0f\x41nalyzeResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.bonafide.v1.ProgressH\x00\x12+\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x19.bonafide.v1.BranchReportH\x00\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x15.bonafide.v1.AnalysisH\x00\x42\x07\n\x05\x65vent\">\n\x08Progress\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x0f\n\x07percent\x18\x02 \x01(\x01\"\xb9\x04\n\x08\x41nalysis\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.bonafide.v1.Verdict\x12\x18\n\x0bprobability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12(\n\x07reasons\x18\x04 \x03(\x0e\x32\x17.bonafide.v1.ReasonCode\x12+\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12\x30\n\rcontributions\x18\x06 \x03(\x0b\x32\x19.bonafide.v1.Contribution\x12\'\n\x06policy\x18\x07 \x01(\x0b\x32\x17.bonafide.v1.PolicyInfo\x12%\n\x05media\x18\x08 \x01(\x0b\x32\x16.bonafide.v1.MediaInfo\x12&\n\x06tracks\x18\t \x03(\x0b\x32\x16.bonafide.v1.FaceTrack\x12\x16\n\x0etracks_skipped\x18\n \x01(\r\x12*\n\x07windows\x18\x0b \x03(\x0b\x32\x19.bonafide.v1.SpeechWindow\x12\x1c\n\x0fspeech_fraction\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12&\n\x06models\x18\r \x03(\x0b\x32\x16.bonafide.v1.ModelInfo\x12)\n\x07timings\x18\x0e \x03(\x0b\x32\x18.bonafide.v1.StageTimingB\x0e\n\x0c_probabilityB\x12\n\x10_speech_fraction\"F\n\x0bStageTiming\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x14\n\x0cmilliseconds\x18\x02 \x01(\x01\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.bonafide.v1.ModelCard\"q\n\tModelCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\ntrained_on\x18\x04 \x01(\t\x12\x10\n\x08headline\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t*~\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x13\n\x0fSTAGE_ANALYZING\x10\x03\x12\x10\n\x0cSTAGE_FUSING\x10\x04\x12\x0e\n\nSTAGE_DONE\x10\x05\x32\xaa\x01\n\x0f\x41nalysisService\x12H\n\x07\x41nalyze\x12\x1b.bonafide.v1.AnalyzeRequest\x1a\x1c.bonafide.v1.AnalyzeResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.bonafide.v1.ListModelsRequest\x1a\x1f.bonafide.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62onafide/v1/analysis.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x18\x62onafide/v1/fusion.proto\x1a\x17\x62onafide/v1/media.proto\"\\\n\x0e\x41nalyzeRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\x82\x01\n\x0e\x41nalyzeOptions\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12%\n\x08\x62ranches\x18\x04 \x03(\x0e\x32\x13.bonafide.v1.Branch\x12\x0e\n\x06policy\x18\x05 \x01(\t\"\x9d\x01\n\x0f\x41nalyzeResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.bonafide.v1.ProgressH\x00\x12+\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x19.bonafide.v1.BranchReportH\x00\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x15.bonafide.v1.AnalysisH\x00\x42\x07\n\x05\x65vent\">\n\x08Progress\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x0f\n\x07percent\x18\x02 \x01(\x01\"\xc9\x04\n\x08\x41nalysis\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.bonafide.v1.Verdict\x12\x18\n\x0bprobability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12(\n\x07reasons\x18\x04 \x03(\x0e\x32\x17.bonafide.v1.ReasonCode\x12+\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12\x30\n\rcontributions\x18\x06 \x03(\x0b\x32\x19.bonafide.v1.Contribution\x12\'\n\x06policy\x18\x07 \x01(\x0b\x32\x17.bonafide.v1.PolicyInfo\x12%\n\x05media\x18\x08 \x01(\x0b\x32\x16.bonafide.v1.MediaInfo\x12&\n\x06tracks\x18\t \x03(\x0b\x32\x16.bonafide.v1.FaceTrack\x12\x16\n\x0etracks_skipped\x18\n \x01(\r\x12*\n\x07windows\x18\x0b \x03(\x0b\x32\x19.bonafide.v1.SpeechWindow\x12\x1c\n\x0fspeech_fraction\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12&\n\x06models\x18\r \x03(\x0b\x32\x16.bonafide.v1.ModelInfo\x12)\n\x07timings\x18\x0e \x03(\x0b\x32\x18.bonafide.v1.StageTiming\x12\x0e\n\x06\x63\x61\x63hed\x18\x0f \x01(\x08\x42\x0e\n\x0c_probabilityB\x12\n\x10_speech_fraction\"c\n\x0bStageTiming\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x14\n\x0cmilliseconds\x18\x02 \x01(\x01\x12\x1b\n\x13\x62udget_milliseconds\x18\x03 \x01(\x01\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.bonafide.v1.ModelCard\"q\n\tModelCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\ntrained_on\x18\x04 \x01(\t\x12\x10\n\x08headline\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t*\x90\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x13\n\x0fSTAGE_ANALYZING\x10\x03\x12\x10\n\x0cSTAGE_FUSING\x10\x04\x12\x0e\n\nSTAGE_DONE\x10\x05\x12\x10\n\x0cSTAGE_QUEUED\x10\x06\x32\xaa\x01\n\x0f\x41nalysisService\x12H\n\x07\x41nalyze\x12\x1b.bonafide.v1.AnalyzeRequest\x1a\x1c.bonafide.v1.AnalyzeResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.bonafide.v1.ListModelsRequest\x1a\x1f.bonafide.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bonafide.v1.analysis_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STAGE']._serialized_start=1415
-  _globals['_STAGE']._serialized_end=1541
+  _globals['_STAGE']._serialized_start=1461
+  _globals['_STAGE']._serialized_end=1605
   _globals['_ANALYZEREQUEST']._serialized_start=122
   _globals['_ANALYZEREQUEST']._serialized_end=214
   _globals['_ANALYZEOPTIONS']._serialized_start=217
@@ -45,15 +45,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS']._serialized_start=509
   _globals['_PROGRESS']._serialized_end=571
   _globals['_ANALYSIS']._serialized_start=574
-  _globals['_ANALYSIS']._serialized_end=1143
-  _globals['_STAGETIMING']._serialized_start=1145
-  _globals['_STAGETIMING']._serialized_end=1215
-  _globals['_LISTMODELSREQUEST']._serialized_start=1217
-  _globals['_LISTMODELSREQUEST']._serialized_end=1236
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1238
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1298
-  _globals['_MODELCARD']._serialized_start=1300
-  _globals['_MODELCARD']._serialized_end=1413
-  _globals['_ANALYSISSERVICE']._serialized_start=1544
-  _globals['_ANALYSISSERVICE']._serialized_end=1714
+  _globals['_ANALYSIS']._serialized_end=1159
+  _globals['_STAGETIMING']._serialized_start=1161
+  _globals['_STAGETIMING']._serialized_end=1260
+  _globals['_LISTMODELSREQUEST']._serialized_start=1262
+  _globals['_LISTMODELSREQUEST']._serialized_end=1281
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1283
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1343
+  _globals['_MODELCARD']._serialized_start=1345
+  _globals['_MODELCARD']._serialized_end=1458
+  _globals['_ANALYSISSERVICE']._serialized_start=1608
+  _globals['_ANALYSISSERVICE']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,8 @@ class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType
     """The verdict is being formed."""
     STAGE_DONE: _Stage.ValueType  # 5
     """Done."""
+    STAGE_QUEUED: _Stage.ValueType  # 6
+    """The file is in and the analysis waits for its turn; comes between RECEIVING and DECODING."""
 
 class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
     """Stage is a step of the pipeline."""
@@ -56,6 +58,8 @@ STAGE_FUSING: Stage.ValueType  # 4
 """The verdict is being formed."""
 STAGE_DONE: Stage.ValueType  # 5
 """Done."""
+STAGE_QUEUED: Stage.ValueType  # 6
+"""The file is in and the analysis waits for its turn; comes between RECEIVING and DECODING."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
@@ -212,6 +216,7 @@ class Analysis(_message.Message):
     SPEECH_FRACTION_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Echo of the caller's id, or one that the gateway made."""
     verdict: _fusion_pb2.Verdict.ValueType
@@ -222,6 +227,8 @@ class Analysis(_message.Message):
     """Faces that were left out."""
     speech_fraction: _builtins.float
     """Share of the sound that is speech, [0, 1]; absent without sound."""
+    cached: _builtins.bool
+    """Answered from an earlier analysis of the same bytes with the same models, policy and branches."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_evidence_pb2.ReasonCode.ValueType]:
         """Grounds of the verdict, most important first."""
@@ -275,10 +282,11 @@ class Analysis(_message.Message):
         speech_fraction: _builtins.float | None = ...,
         models: _abc.Iterable[_evidence_pb2.ModelInfo] | None = ...,
         timings: _abc.Iterable[Global___StageTiming] | None = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_speech_fraction", b"_speech_fraction", "media", b"media", "policy", b"policy", "probability", b"probability", "speech_fraction", b"speech_fraction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_speech_fraction", b"_speech_fraction", "branches", b"branches", "contributions", b"contributions", "media", b"media", "models", b"models", "policy", b"policy", "probability", b"probability", "reasons", b"reasons", "request_id", b"request_id", "speech_fraction", b"speech_fraction", "timings", b"timings", "tracks", b"tracks", "tracks_skipped", b"tracks_skipped", "verdict", b"verdict", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_speech_fraction", b"_speech_fraction", "branches", b"branches", "cached", b"cached", "contributions", b"contributions", "media", b"media", "models", b"models", "policy", b"policy", "probability", b"probability", "reasons", b"reasons", "request_id", b"request_id", "speech_fraction", b"speech_fraction", "timings", b"timings", "tracks", b"tracks", "tracks_skipped", b"tracks_skipped", "verdict", b"verdict", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
     _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
@@ -299,19 +307,23 @@ class StageTiming(_message.Message):
 
     STAGE_FIELD_NUMBER: _builtins.int
     MILLISECONDS_FIELD_NUMBER: _builtins.int
+    BUDGET_MILLISECONDS_FIELD_NUMBER: _builtins.int
     stage: Global___Stage.ValueType
     """The stage."""
     milliseconds: _builtins.float
     """Wall time, milliseconds."""
+    budget_milliseconds: _builtins.float
+    """What was left of the caller's time when the stage began, milliseconds."""
     def __init__(
         self,
         *,
         stage: Global___Stage.ValueType = ...,
         milliseconds: _builtins.float = ...,
+        budget_milliseconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["milliseconds", b"milliseconds", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_milliseconds", b"budget_milliseconds", "milliseconds", b"milliseconds", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -143,6 +143,8 @@ class _ReasonCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasonCode
     """The face is a still picture while speech is heard."""
     REASON_CODE_OUT_OF_SYNC: _ReasonCode.ValueType  # 20
     """The sound does not belong to the lips, or runs ahead of or behind them."""
+    REASON_CODE_CIRCUIT_OPEN: _ReasonCode.ValueType  # 21
+    """The branch's service failed so often of late that it is left alone for a while."""
 
 class ReasonCode(_ReasonCode, metaclass=_ReasonCodeEnumTypeWrapper):
     """ReasonCode is a machine-readable ground for an outcome or a verdict."""
@@ -189,6 +191,8 @@ REASON_CODE_STILL_FACE: ReasonCode.ValueType  # 19
 """The face is a still picture while speech is heard."""
 REASON_CODE_OUT_OF_SYNC: ReasonCode.ValueType  # 20
 """The sound does not belong to the lips, or runs ahead of or behind them."""
+REASON_CODE_CIRCUIT_OPEN: ReasonCode.ValueType  # 21
+"""The branch's service failed so often of late that it is left alone for a while."""
 Global___ReasonCode: _TypeAlias = ReasonCode  # noqa: Y015
 
 @_typing.final
@@ -259,6 +263,7 @@ class BranchReport(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
+    BUDGET_MILLISECONDS_FIELD_NUMBER: _builtins.int
     branch: Global___Branch.ValueType
     """Which branch."""
     outcome: Global___Outcome.ValueType
@@ -271,6 +276,8 @@ class BranchReport(_message.Message):
     """Wall time spent on this branch, milliseconds."""
     model: _builtins.str
     """Name and version of the model, for instance "frame_classifier/1"; empty if none ran."""
+    budget_milliseconds: _builtins.float
+    """Time that the gateway allowed this branch, milliseconds; 0 when it was not asked."""
     @_builtins.property
     def features(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Named clip-level numbers that fusion reads, for instance visual_prob_mean."""
@@ -290,10 +297,11 @@ class BranchReport(_message.Message):
         model: _builtins.str = ...,
         features: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         timeline: _abc.Iterable[Global___ScorePoint] | None = ...,
+        budget_milliseconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "branch", b"branch", "features", b"features", "milliseconds", b"milliseconds", "model", b"model", "outcome", b"outcome", "reason", b"reason", "score", b"score", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "branch", b"branch", "budget_milliseconds", b"budget_milliseconds", "features", b"features", "milliseconds", b"milliseconds", "model", b"model", "outcome", b"outcome", "reason", b"reason", "score", b"score", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015

@@ -76,6 +76,7 @@ def report_to_proto(report: BranchReport) -> evidence_pb2.BranchReport:
             )
             for point in report.timeline
         ],
+        budget_milliseconds=report.budget_milliseconds,
     )
 
 
@@ -101,6 +102,7 @@ def report_from_proto(message: evidence_pb2.BranchReport) -> BranchReport:
             ScorePoint(point.time_us, point.duration_us, point.track_id, point.probability)
             for point in message.timeline
         ),
+        budget_milliseconds=message.budget_milliseconds,
     )
 
 

@@ -61,6 +61,7 @@ class ReasonCode(StrEnum):
     EARLY_EXIT = "EARLY_EXIT"
     STILL_FACE = "STILL_FACE"
     OUT_OF_SYNC = "OUT_OF_SYNC"
+    CIRCUIT_OPEN = "CIRCUIT_OPEN"
 
 
 class Verdict(StrEnum):
@@ -86,7 +87,8 @@ class BranchReport:
     """One line of the ledger.
 
     ``score`` is None unless the outcome is SCORED; ``features`` are the named clip-level numbers that
-    fusion reads (``visual_prob_mean`` and the like); ``model`` is ``name/version``.
+    fusion reads (``visual_prob_mean`` and the like); ``model`` is ``name/version``;
+    ``budget_milliseconds`` is the time the gateway allowed, 0 when it did not ask.
     """
 
     branch: Branch
@@ -97,6 +99,7 @@ class BranchReport:
     model: str = ""
     features: Mapping[str, float] = field(default_factory=dict)
     timeline: tuple[ScorePoint, ...] = ()
+    budget_milliseconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from services.common.server import Service, run
 from services.gateway.clients import AudioClient, FusionClient, Peer, VisualClient, check_ready
 from services.gateway.decode_pool import DecodePool
 from services.gateway.pipeline import Pipeline
+from services.gateway.reception import Reception
 from services.gateway.sampling import SamplingPlan
 from services.gateway.servicer import AnalysisServicer
 from services.gateway.settings import GatewaySettings
@@ -21,7 +22,8 @@ def build(settings: GatewaySettings) -> Service:
     fusion = Peer("the fusion service", settings.fusion_address, max_message_bytes=size)
     decoder = DecodePool(settings.decode_workers, SamplingPlan(), settings.limits())
     pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), FusionClient(fusion), settings.allowances())
-    servicer = AnalysisServicer(pipeline, ModelRepository(settings.model_repository), settings.call_seconds)
+    reception = Reception(pipeline, settings.upload_limits())
+    servicer = AnalysisServicer(reception, ModelRepository(settings.model_repository), settings.call_seconds)
     return Service(
         title="gateway",
         names=(analysis_pb2.DESCRIPTOR.services_by_name["AnalysisService"].full_name,),

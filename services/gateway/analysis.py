@@ -25,10 +25,19 @@ class Stage(StrEnum):
     """A step of the pipeline."""
 
     RECEIVING = "receiving"
+    QUEUED = "queued"
     DECODING = "decoding"
     ANALYZING = "analyzing"
     FUSING = "fusing"
     DONE = "done"
+
+
+class Priority(StrEnum):
+    """How urgent a request is: someone waits for it, it is part of a batch, or it fills idle time."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    BACKFILL = "backfill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Options:
     size_bytes: int = 0
     branches: frozenset[Branch] = frozenset(Branch)
     policy: str = ""
+    priority: Priority = Priority.INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,15 @@ class Progress:
 
     stage: Stage
     percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """How long a stage took, and what was left of the caller's time when it began; milliseconds."""
+
+    stage: Stage
+    milliseconds: float
+    budget_milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +91,7 @@ class Analysis:
     """The answer to one clip.
 
     ``fusion`` holds the verdict, ``reasons`` its grounds with those that only the gateway knows, ``branches``
-    the whole ledger, ``timings`` (stage, milliseconds).
+    the whole ledger. ``cached`` says that it is the answer to the same bytes, given earlier.
     """
 
     request_id: str
@@ -80,8 +99,9 @@ class Analysis:
     reasons: tuple[ReasonCode, ...]
     branches: tuple[BranchReport, ...]
     media: MediaInfo
-    timings: tuple[tuple[Stage, float], ...]
+    timings: tuple[StageTime, ...]
     evidence: Evidence
+    cached: bool = False
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:

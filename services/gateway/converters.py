@@ -119,9 +119,12 @@ def analysis_to_proto(analysis: Analysis) -> analysis_pb2.Analysis:
         speech_fraction=audio.speech_fraction if audio is not None else None,
         models=[model_to_proto(model) for model in analysis.models],
         timings=[
-            analysis_pb2.StageTiming(stage=_stage(stage), milliseconds=milliseconds)
-            for stage, milliseconds in analysis.timings
+            analysis_pb2.StageTiming(
+                stage=_stage(time.stage), milliseconds=time.milliseconds, budget_milliseconds=time.budget_milliseconds
+            )
+            for time in analysis.timings
         ],
+        cached=analysis.cached,
     )
 
 

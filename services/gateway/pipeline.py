@@ -1,15 +1,14 @@
-"""The story of one request: take in, decode, ask the branches, fuse, answer."""
+"""The story of one clip: decode, ask the branches, fuse, answer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from services.common.errors import BonafideError, DeadlineError
+from services.common.errors import BonafideError
 from services.common.evidence import (
     VISUAL_BRANCHES,
     AudioEvidence,
@@ -30,54 +29,28 @@ from services.gateway.analysis import (
     Evidence,
     Fusion,
     Options,
-    Progress,
     Stage,
     VisualBranches,
 )
+from services.gateway.clock import Clock, progress
 from services.gateway.decode_pool import DecodePool
 from services.gateway.decoding import DecodedClip
 from services.gateway.ingest import Spool
 from services.gateway.ledger import Ledger, failure, sync_line
 
-Result = TypeVar("Result")
-
-_BEGINS_AT = {Stage.RECEIVING: 0.0, Stage.DECODING: 20.0, Stage.ANALYZING: 40.0, Stage.FUSING: 95.0, Stage.DONE: 100.0}
 _CHEAPEST_VISUAL_BRANCH = Branch.PATCH
 
 
 @dataclass(frozen=True, slots=True)
 class Allowances:
-    """Bytes and seconds that one request may use.
+    """Seconds that one clip may use.
 
     ``fusion_seconds`` are kept back of the caller's time to form the verdict, but never more than a quarter
     of what is left.
     """
 
-    max_file_bytes: int
-    spool_memory_bytes: int
     branch_seconds: float
     fusion_seconds: float
-
-
-class _Clock:
-    """The request's deadline and how long each stage took."""
-
-    def __init__(self, timeout: float) -> None:
-        self._ends = time.monotonic() + timeout
-        self._began: tuple[Stage, float] | None = None
-        self.timings: list[tuple[Stage, float]] = []
-
-    def enter(self, stage: Stage) -> Progress:
-        """End the stage before, begin this one, and say so."""
-        now = time.monotonic()
-        if self._began is not None:
-            self.timings.append((self._began[0], (now - self._began[1]) * 1000))
-        self._began = (stage, now)
-        return Progress(stage, _BEGINS_AT[stage])
-
-    def left(self) -> float:
-        """Seconds until the deadline; 0 or less once it has passed."""
-        return self._ends - time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +80,13 @@ class Pipeline:
         self._fusion = fusion
         self._allowances = allowances
 
-    async def run(self, options: Options, chunks: AsyncIterator[bytes], *, timeout: float) -> AsyncIterator[Event]:
+    async def run(self, options: Options, spool: Spool, clock: Clock) -> AsyncGenerator[Event, None]:
         """Analyse one upload.
 
         Args:
             options: what the caller wants.
-            chunks: the file's bytes as they arrive.
-            timeout: seconds until the caller's deadline.
+            spool: the whole file; closed as soon as it is decoded, and in any case.
+            clock: the caller's deadline.
 
         Yields:
             Progress, each ledger line as it lands, and last the Analysis.
@@ -123,12 +96,9 @@ class Pipeline:
             UnavailableError: fusion, or every branch that applies, could not be reached.
             DeadlineError: the time was used up.
         """
-        clock = _Clock(timeout)
-        yield clock.enter(Stage.RECEIVING)
-        with Spool(self._allowances.max_file_bytes, self._allowances.spool_memory_bytes) as spool:
-            await _within(clock, _receive(spool, options, chunks))
+        with spool:
             yield clock.enter(Stage.DECODING)
-            clip = await _within(clock, self._decoder.decode(spool.finish()))
+            clip = await clock.within(self._decoder.decode(spool.finish()))
             media = replace(clip.info, size_bytes=spool.size_bytes, sha256=spool.sha256)
 
         yield clock.enter(Stage.ANALYZING)
@@ -141,7 +111,7 @@ class Pipeline:
                 sides.append(await landing)
                 for report in ledger.add(sides[-1].reports):
                     yield report
-                yield Progress(Stage.ANALYZING, _BEGINS_AT[Stage.ANALYZING] + 50 * len(sides) / len(asked))
+                yield progress(Stage.ANALYZING, 0.9 * len(sides) / len(asked), until=Stage.FUSING)
         for report in ledger.missing(set(Branch) - {Branch.SYNC}):
             yield report
 
@@ -154,11 +124,11 @@ class Pipeline:
             yield report
         ledger.raise_if_unreachable()
         yield clock.enter(Stage.DONE)
-        yield replace(_answer(options, ledger, evidence, verdict, media), timings=tuple(clock.timings))
+        yield replace(_answer(options, ledger, evidence, verdict, media), timings=clock.timings)
 
     @asynccontextmanager
     async def _asked(
-        self, clip: DecodedClip, branches: frozenset[Branch], clock: _Clock
+        self, clip: DecodedClip, branches: frozenset[Branch], clock: Clock
     ) -> AsyncIterator[list[asyncio.Task[_Side]]]:
         """The calls to the services that this clip needs, under way; cancelled if the block is left early."""
         left = clock.left()
@@ -184,8 +154,8 @@ class Pipeline:
         try:
             evidence = await self._visual.analyze(clip.survey, clip.dense, branches, timeout=timeout)
         except BonafideError as error:
-            return _Side(_failures(branches, error, began), error=error)
-        return _Side(evidence.reports, visual=evidence)
+            return _Side(_budgeted(_failures(branches, error, began), timeout), error=error)
+        return _Side(_budgeted(evidence.reports, timeout), visual=evidence)
 
     async def _ask_audio(self, clip: DecodedClip, branches: frozenset[Branch], timeout: float) -> _Side:
         assert clip.audio is not None
@@ -193,27 +163,13 @@ class Pipeline:
         try:
             evidence = await self._audio.analyze(clip.audio, branches, timeout=timeout)
         except BonafideError as error:
-            return _Side(_failures(branches & {Branch.AUDIO}, error, began), error=error)
-        return _Side(evidence.reports, audio=evidence)
+            return _Side(_budgeted(_failures(branches & {Branch.AUDIO}, error, began), timeout), error=error)
+        return _Side(_budgeted(evidence.reports, timeout), audio=evidence)
 
-    async def _fuse(self, ledger: Ledger, evidence: Evidence, options: Options, clock: _Clock) -> FusionResult:
+    async def _fuse(self, ledger: Ledger, evidence: Evidence, options: Options, clock: Clock) -> FusionResult:
         lines = tuple(line for line in ledger.lines.values() if line.branch is not Branch.SYNC)
         case = Case(lines, evidence, options.branches, options.policy)
-        return await self._fusion.fuse(case, timeout=max(clock.left(), 0.0))
-
-
-async def _receive(spool: Spool, options: Options, chunks: AsyncIterator[bytes]) -> None:
-    spool.expect(options.size_bytes)
-    async for chunk in chunks:
-        await asyncio.to_thread(spool.write, chunk)
-
-
-async def _within(clock: _Clock, work: Awaitable[Result]) -> Result:
-    try:
-        async with asyncio.timeout(clock.left()):
-            return await work
-    except TimeoutError as error:
-        raise DeadlineError("the time allowed was used up before the clip was decoded") from error
+        return await self._fusion.fuse(case, timeout=clock.left())
 
 
 def _lacking(clip: DecodedClip) -> ReasonCode | None:
@@ -234,6 +190,16 @@ def _lacking_lines(clip: DecodedClip) -> Iterable[BranchReport]:
 def _failures(branches: Iterable[Branch], error: BonafideError, began: float) -> tuple[BranchReport, ...]:
     milliseconds = (time.monotonic() - began) * 1000
     return tuple(failure(branch, error, milliseconds) for branch in sorted(branches))
+
+
+def _budgeted(reports: Iterable[BranchReport], timeout: float) -> tuple[BranchReport, ...]:
+    """The lines of branches that were asked, with the time they were given (seconds)."""
+    return tuple(
+        report
+        if report.outcome is Outcome.NOT_REQUESTED
+        else replace(report, budget_milliseconds=max(timeout, 0.0) * 1000)
+        for report in reports
+    )
 
 
 def _gather(sides: Iterable[_Side]) -> Evidence:

@@ -11,14 +11,14 @@ from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
 from services.common.models import ModelCard, ModelRepository
 from services.common.status import remaining_seconds, stream_errors, unary_errors
 from services.gateway.converters import card_to_proto, chunks_from_proto, event_to_proto, options_from_proto
-from services.gateway.pipeline import Pipeline
+from services.gateway.reception import Reception
 
 
 class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
     """The public API."""
 
-    def __init__(self, pipeline: Pipeline, repository: ModelRepository, call_seconds: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, reception: Reception, repository: ModelRepository, call_seconds: float) -> None:
+        self._reception = reception
         self._repository = repository
         self._call_seconds = call_seconds
 
@@ -32,7 +32,7 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         timeout = remaining_seconds(context, default=self._call_seconds)
         messages = aiter(request_iterator)
         options = options_from_proto(await anext(messages, None))
-        async for event in self._pipeline.run(options, chunks_from_proto(messages), timeout=timeout):
+        async for event in self._reception.analyze(options, chunks_from_proto(messages), timeout=timeout):
             yield event_to_proto(event)
 
     @unary_errors

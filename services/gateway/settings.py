@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from services.common.settings import ServiceSettings
 from services.gateway.limits import DecodeLimits
 from services.gateway.pipeline import Allowances
+from services.gateway.reception import UploadLimits
 
 
 class GatewaySettings(ServiceSettings):
@@ -52,10 +53,9 @@ class GatewaySettings(ServiceSettings):
         )
 
     def allowances(self) -> Allowances:
-        """What one request may use."""
-        return Allowances(
-            max_file_bytes=self.max_file_bytes,
-            spool_memory_bytes=self.spool_memory_bytes,
-            branch_seconds=self.branch_seconds,
-            fusion_seconds=self.fusion_seconds,
-        )
+        """What one clip may use."""
+        return Allowances(branch_seconds=self.branch_seconds, fusion_seconds=self.fusion_seconds)
+
+    def upload_limits(self) -> UploadLimits:
+        """What one upload may use."""
+        return UploadLimits(max_file_bytes=self.max_file_bytes, spool_memory_bytes=self.spool_memory_bytes)

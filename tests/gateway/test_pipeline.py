@@ -20,6 +20,7 @@ from services.gateway.analysis import Analysis, Event, Options, Progress, Stage
 from services.gateway.decode_pool import DecodePool
 from services.gateway.limits import DecodeLimits
 from services.gateway.pipeline import Allowances, Pipeline
+from services.gateway.reception import Reception, UploadLimits
 from services.gateway.sampling import SamplingPlan
 from tests import media_factory as media
 from tests.gateway.stand_ins import Audio, Fusion, Visual
@@ -28,7 +29,9 @@ from tests.media_factory import Clip
 CLIP = Clip(frames=25).bytes()
 SILENT = Clip(frames=25, audio_codec=None).bytes()
 SOUND = media.sound_file(sound=media.tone(1.0))
-ALLOWANCES = Allowances(max_file_bytes=1 << 20, spool_memory_bytes=1 << 16, branch_seconds=5.0, fusion_seconds=1.0)
+ALLOWANCES = Allowances(branch_seconds=5.0, fusion_seconds=1.0)
+STAGES = [stage for stage in Stage if stage is not Stage.QUEUED]
+UPLOADS = UploadLimits(max_file_bytes=1 << 20, spool_memory_bytes=1 << 16)
 
 
 async def chunks(data: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
@@ -48,11 +51,12 @@ class Gateway:
     ) -> None:
         self.visual, self.audio, self.fusion = visual or Visual(), audio or Audio(), fusion or Fusion()
         self.decoder = DecodePool(1, SamplingPlan(), DecodeLimits())
-        self.pipeline = Pipeline(self.decoder, self.visual, self.audio, self.fusion, allowances)
+        pipeline = Pipeline(self.decoder, self.visual, self.audio, self.fusion, allowances)
+        self.reception = Reception(pipeline, UPLOADS)
         self.events: list[Event] = []
 
     async def run(self, data: bytes, options: Options | None = None, timeout: float = 30.0) -> Analysis:
-        async for event in self.pipeline.run(options or Options("r"), chunks(data), timeout=timeout):
+        async for event in self.reception.analyze(options or Options("r"), chunks(data), timeout=timeout):
             self.events.append(event)
         await self.decoder.close()
         last = self.events[-1]
@@ -84,12 +88,12 @@ async def test_progress_climbs_and_every_line_is_told_once() -> None:
     analysis = await gateway.run(CLIP)
     steps = [event for event in gateway.events if isinstance(event, Progress)]
     assert [step.percent for step in steps] == sorted(step.percent for step in steps)
-    assert list(dict.fromkeys(step.stage for step in steps)) == list(Stage)
+    assert list(dict.fromkeys(step.stage for step in steps)) == STAGES
     assert steps[-1].percent == 100.0
     lines = [event for event in gateway.events if isinstance(event, BranchReport)]
     assert sorted(lines, key=lambda line: list(Branch).index(line.branch)) == list(analysis.branches)
-    assert [stage for stage, _ in analysis.timings] == list(Stage)[:-1]
-    assert all(milliseconds >= 0 for _, milliseconds in analysis.timings)
+    assert [time.stage for time in analysis.timings] == STAGES[:-1]
+    assert all(time.milliseconds >= 0 for time in analysis.timings)
 
 
 async def test_each_side_lands_when_it_is_done() -> None:
@@ -194,6 +198,20 @@ async def test_branches_get_what_the_caller_has_left_less_what_fusion_needs() ->
     assert patient.audio.asked[0][2] == 5.0
 
 
+async def test_the_budget_of_every_hop_is_in_the_answer() -> None:
+    gateway = Gateway()
+    analysis = await gateway.run(CLIP, timeout=100.0)
+    budgets = [time.budget_milliseconds for time in analysis.timings]
+    assert budgets == sorted(budgets, reverse=True)
+    assert 0 < budgets[-1] < budgets[0] <= 100_000
+    lines = {line.branch: line.budget_milliseconds for line in analysis.branches}
+    assert [lines[branch] for branch in (*VISUAL_BRANCHES, Branch.AUDIO)] == [pytest.approx(5000)] * 4
+    late = await Gateway(visual=Visual(error=DeadlineError("late"))).run(CLIP)
+    assert late.branches[0].budget_milliseconds == pytest.approx(5000)
+    sound = await Gateway().run(SOUND)
+    assert sound.branches[0].budget_milliseconds == 0
+
+
 async def test_time_used_up_before_the_decode_is_a_deadline_error() -> None:
     async def stalled() -> AsyncIterator[bytes]:
         yield CLIP[:10]
@@ -201,7 +219,7 @@ async def test_time_used_up_before_the_decode_is_a_deadline_error() -> None:
 
     gateway = Gateway()
     with pytest.raises(DeadlineError):
-        async for _ in gateway.pipeline.run(Options("r"), stalled(), timeout=0.2):
+        async for _ in gateway.reception.analyze(Options("r"), stalled(), timeout=0.2):
             pass
 
 
