@@ -85,13 +85,14 @@ lint: setup-dev ## style, types, the contract, generated code
 	@$(PY) -m mypy --no-error-summary
 	@$(SERVING)/bin/buf lint protos
 	@$(SERVING)/bin/buf format --diff --exit-code protos
-	@$(SERVING)/bin/buf breaking protos --against protos/baseline.binpb
+	@set -o pipefail; $(SERVING)/bin/buf build protos -o - \
+		| $(SERVING)/bin/buf breaking - --against protos/baseline.binpb
 	@rm -rf .cache/stubs && mkdir -p .cache/stubs
 	@$(call generate,.cache/stubs)
 	@diff --recursive --exclude='__*' .cache/stubs/bonafide/v1 bonafide/v1 \
 		|| { echo "bonafide/v1 is not what protos/ generates: run make protos"; exit 1; }
 
-generate = PATH="$(CURDIR)/$(SERVING)/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iprotos --python_out=$(1) \
+generate = PATH="$(CURDIR)/$(SERVING)/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iprotos -Iprotos/third_party --python_out=$(1) \
 	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) protos/bonafide/v1/*.proto
 
 protos: setup-dev ## regenerate the stubs in bonafide/v1

@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Interactive; in a batch, batch."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for the answer."""
+    PRIORITY_BATCH: _Priority.ValueType  # 2
+    """Work of today that nobody watches."""
+    PRIORITY_BACKFILL: _Priority.ValueType  # 3
+    """Old material that is looked at again when nothing else is to be done."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Priority is a lane: while requests wait, an earlier lane is served before a later one."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Interactive; in a batch, batch."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for the answer."""
+PRIORITY_BATCH: Priority.ValueType  # 2
+"""Work of today that nobody watches."""
+PRIORITY_BACKFILL: Priority.ValueType  # 3
+"""Old material that is looked at again when nothing else is to be done."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 class _Stage:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -103,6 +132,9 @@ class AnalyzeOptions(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     BRANCHES_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's own id of this request, up to 128 printable characters; echoed back."""
     file_name: _builtins.str
@@ -111,6 +143,12 @@ class AnalyzeOptions(_message.Message):
     """Size of the file when the caller knows it, bytes; 0 when not. Refused at once when over the limit."""
     policy: _builtins.str
     """Name of the decision policy; empty means the default."""
+    priority: Global___Priority.ValueType
+    """The lane in which it waits; unspecified is interactive, and batch in a batch."""
+    sha256: _builtins.str
+    """SHA-256 of the file when the caller knows it, lower-case hex; bytes that do not match are refused."""
+    upload_id: _builtins.str
+    """A finished upload to analyse in place of chunks."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedScalarFieldContainer[_evidence_pb2.Branch.ValueType]:
         """Branches to run; empty means all."""
@@ -123,10 +161,13 @@ class AnalyzeOptions(_message.Message):
         size_bytes: _builtins.int = ...,
         branches: _abc.Iterable[_evidence_pb2.Branch.ValueType] | None = ...,
         policy: _builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
+        sha256: _builtins.str = ...,
+        upload_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "file_name", b"file_name", "policy", b"policy", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "file_name", b"file_name", "policy", b"policy", "priority", b"priority", "request_id", b"request_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,6 +210,162 @@ class AnalyzeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___AnalyzeResponse: _TypeAlias = AnalyzeResponse  # noqa: Y015
+
+@_typing.final
+class AnalyzeUriRequest(_message.Message):
+    """AnalyzeUriRequest says where a clip is and what to do with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    """https://HOST/PATH or s3://BUCKET/KEY without credentials in it, on the operator's list of hosts or buckets."""
+    @_builtins.property
+    def options(self) -> Global___AnalyzeOptions:
+        """What to do with it; without upload_id."""
+
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        options: Global___AnalyzeOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnalyzeUriRequest: _TypeAlias = AnalyzeUriRequest  # noqa: Y015
+
+@_typing.final
+class AnalyzeUriResponse(_message.Message):
+    """AnalyzeUriResponse is one event of an analysis, as in AnalyzeResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """How far it is."""
+
+    @_builtins.property
+    def branch(self) -> _evidence_pb2.BranchReport:
+        """A branch that has just ended."""
+
+    @_builtins.property
+    def analysis(self) -> Global___Analysis:
+        """The answer; always the last event."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___Progress | None = ...,
+        branch: _evidence_pb2.BranchReport | None = ...,
+        analysis: Global___Analysis | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "branch", b"branch", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "branch", b"branch", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "branch", "analysis"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___AnalyzeUriResponse: _TypeAlias = AnalyzeUriResponse  # noqa: Y015
+
+@_typing.final
+class BatchAnalyzeRequest(_message.Message):
+    """BatchAnalyzeRequest is several clips."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchItem]:
+        """The clips, at least one and at most what the operator allows."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___BatchItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAnalyzeRequest: _TypeAlias = BatchAnalyzeRequest  # noqa: Y015
+
+@_typing.final
+class BatchItem(_message.Message):
+    """BatchItem is one clip of a batch: an upload, named in its options, or a URI."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    """Where it is; empty when options.upload_id names it."""
+    @_builtins.property
+    def options(self) -> Global___AnalyzeOptions:
+        """What to do with it."""
+
+    def __init__(
+        self,
+        *,
+        options: Global___AnalyzeOptions | None = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchItem: _TypeAlias = BatchItem  # noqa: Y015
+
+@_typing.final
+class BatchAnalyzeResponse(_message.Message):
+    """BatchAnalyzeResponse is the end of one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Place of the item in the request, from 0."""
+    request_id: _builtins.str
+    """Echo of the item's id, or one that the gateway made."""
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """How it ended: code 0 with an analysis, else an error with the same details as of a failed call."""
+
+    @_builtins.property
+    def analysis(self) -> Global___Analysis:
+        """The answer; absent unless the code is 0."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        status: _status_pb2.Status | None = ...,
+        analysis: Global___Analysis | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "index", b"index", "request_id", b"request_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAnalyzeResponse: _TypeAlias = BatchAnalyzeResponse  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -228,7 +425,9 @@ class Analysis(_message.Message):
     speech_fraction: _builtins.float
     """Share of the sound that is speech, [0, 1]; absent without sound."""
     cached: _builtins.bool
-    """Answered from an earlier analysis of the same bytes with the same models, policy and branches."""
+    """Answered from an earlier analysis of the same bytes with the same models, policy and branches, or with one that
+    ran at the same time.
+    """
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_evidence_pb2.ReasonCode.ValueType]:
         """Grounds of the verdict, most important first."""

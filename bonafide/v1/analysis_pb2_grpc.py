@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AnalysisServiceStub:
-    """AnalysisService is the public API.
+    """AnalysisService is the public API, with UploadService for files that are too large to send twice.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,16 @@ class AnalysisServiceStub:
                 request_serializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeRequest.SerializeToString,
                 response_deserializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeResponse.FromString,
                 _registered_method=True)
+        self.AnalyzeUri = channel.unary_stream(
+                '/bonafide.v1.AnalysisService/AnalyzeUri',
+                request_serializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeUriRequest.SerializeToString,
+                response_deserializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeUriResponse.FromString,
+                _registered_method=True)
+        self.BatchAnalyze = channel.unary_stream(
+                '/bonafide.v1.AnalysisService/BatchAnalyze',
+                request_serializer=bonafide_dot_v1_dot_analysis__pb2.BatchAnalyzeRequest.SerializeToString,
+                response_deserializer=bonafide_dot_v1_dot_analysis__pb2.BatchAnalyzeResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/bonafide.v1.AnalysisService/ListModels',
                 request_serializer=bonafide_dot_v1_dot_analysis__pb2.ListModelsRequest.SerializeToString,
@@ -48,12 +58,27 @@ class AnalysisServiceStub:
 
 
 class AnalysisServiceServicer:
-    """AnalysisService is the public API.
+    """AnalysisService is the public API, with UploadService for files that are too large to send twice.
     """
 
     def Analyze(self, request_iterator, context):
         """Analyze takes one clip as a stream of chunks and answers with progress and, last, the analysis.
         The first message must be options; every later one a chunk of 1 byte to 1 MiB (64 to 256 KiB is fastest).
+        With options.upload_id the file is that upload, and no chunk follows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnalyzeUri(self, request, context):
+        """AnalyzeUri fetches one clip from where the operator allows it and analyses it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchAnalyze(self, request, context):
+        """BatchAnalyze analyses several uploads and URIs, and answers each as it ends, in no order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +99,16 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     request_deserializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeRequest.FromString,
                     response_serializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeResponse.SerializeToString,
             ),
+            'AnalyzeUri': grpc.unary_stream_rpc_method_handler(
+                    servicer.AnalyzeUri,
+                    request_deserializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeUriRequest.FromString,
+                    response_serializer=bonafide_dot_v1_dot_analysis__pb2.AnalyzeUriResponse.SerializeToString,
+            ),
+            'BatchAnalyze': grpc.unary_stream_rpc_method_handler(
+                    servicer.BatchAnalyze,
+                    request_deserializer=bonafide_dot_v1_dot_analysis__pb2.BatchAnalyzeRequest.FromString,
+                    response_serializer=bonafide_dot_v1_dot_analysis__pb2.BatchAnalyzeResponse.SerializeToString,
+            ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
                     request_deserializer=bonafide_dot_v1_dot_analysis__pb2.ListModelsRequest.FromString,
@@ -88,7 +123,7 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AnalysisService:
-    """AnalysisService is the public API.
+    """AnalysisService is the public API, with UploadService for files that are too large to send twice.
     """
 
     @staticmethod
@@ -108,6 +143,60 @@ class AnalysisService:
             '/bonafide.v1.AnalysisService/Analyze',
             bonafide_dot_v1_dot_analysis__pb2.AnalyzeRequest.SerializeToString,
             bonafide_dot_v1_dot_analysis__pb2.AnalyzeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnalyzeUri(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bonafide.v1.AnalysisService/AnalyzeUri',
+            bonafide_dot_v1_dot_analysis__pb2.AnalyzeUriRequest.SerializeToString,
+            bonafide_dot_v1_dot_analysis__pb2.AnalyzeUriResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchAnalyze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bonafide.v1.AnalysisService/BatchAnalyze',
+            bonafide_dot_v1_dot_analysis__pb2.BatchAnalyzeRequest.SerializeToString,
+            bonafide_dot_v1_dot_analysis__pb2.BatchAnalyzeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AnalysisServiceStub:
-    """AnalysisService is the public API."""
+    """AnalysisService is the public API, with UploadService for files that are too large to send twice."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,24 +36,34 @@ class AnalysisServiceStub:
     Analyze: _grpc.StreamStreamMultiCallable[_analysis_pb2.AnalyzeRequest, _analysis_pb2.AnalyzeResponse]
     """Analyze takes one clip as a stream of chunks and answers with progress and, last, the analysis.
     The first message must be options; every later one a chunk of 1 byte to 1 MiB (64 to 256 KiB is fastest).
+    With options.upload_id the file is that upload, and no chunk follows.
     """
+    AnalyzeUri: _grpc.UnaryStreamMultiCallable[_analysis_pb2.AnalyzeUriRequest, _analysis_pb2.AnalyzeUriResponse]
+    """AnalyzeUri fetches one clip from where the operator allows it and analyses it."""
+    BatchAnalyze: _grpc.UnaryStreamMultiCallable[_analysis_pb2.BatchAnalyzeRequest, _analysis_pb2.BatchAnalyzeResponse]
+    """BatchAnalyze analyses several uploads and URIs, and answers each as it ends, in no order."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_analysis_pb2.ListModelsRequest, _analysis_pb2.ListModelsResponse]
     """ListModels says what is served."""
 
 @_typing.type_check_only
 class AnalysisServiceAsyncStub(AnalysisServiceStub):
-    """AnalysisService is the public API."""
+    """AnalysisService is the public API, with UploadService for files that are too large to send twice."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Analyze: _aio.StreamStreamMultiCallable[_analysis_pb2.AnalyzeRequest, _analysis_pb2.AnalyzeResponse]  # type: ignore[assignment]
     """Analyze takes one clip as a stream of chunks and answers with progress and, last, the analysis.
     The first message must be options; every later one a chunk of 1 byte to 1 MiB (64 to 256 KiB is fastest).
+    With options.upload_id the file is that upload, and no chunk follows.
     """
+    AnalyzeUri: _aio.UnaryStreamMultiCallable[_analysis_pb2.AnalyzeUriRequest, _analysis_pb2.AnalyzeUriResponse]  # type: ignore[assignment]
+    """AnalyzeUri fetches one clip from where the operator allows it and analyses it."""
+    BatchAnalyze: _aio.UnaryStreamMultiCallable[_analysis_pb2.BatchAnalyzeRequest, _analysis_pb2.BatchAnalyzeResponse]  # type: ignore[assignment]
+    """BatchAnalyze analyses several uploads and URIs, and answers each as it ends, in no order."""
     ListModels: _aio.UnaryUnaryMultiCallable[_analysis_pb2.ListModelsRequest, _analysis_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels says what is served."""
 
 class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AnalysisService is the public API."""
+    """AnalysisService is the public API, with UploadService for files that are too large to send twice."""
 
     @_abc_1.abstractmethod
     def Analyze(
@@ -63,7 +73,24 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_analysis_pb2.AnalyzeResponse], _abc.AsyncIterator[_analysis_pb2.AnalyzeResponse]]:
         """Analyze takes one clip as a stream of chunks and answers with progress and, last, the analysis.
         The first message must be options; every later one a chunk of 1 byte to 1 MiB (64 to 256 KiB is fastest).
+        With options.upload_id the file is that upload, and no chunk follows.
         """
+
+    @_abc_1.abstractmethod
+    def AnalyzeUri(
+        self,
+        request: _analysis_pb2.AnalyzeUriRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_analysis_pb2.AnalyzeUriResponse], _abc.AsyncIterator[_analysis_pb2.AnalyzeUriResponse]]:
+        """AnalyzeUri fetches one clip from where the operator allows it and analyses it."""
+
+    @_abc_1.abstractmethod
+    def BatchAnalyze(
+        self,
+        request: _analysis_pb2.BatchAnalyzeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_analysis_pb2.BatchAnalyzeResponse], _abc.AsyncIterator[_analysis_pb2.BatchAnalyzeResponse]]:
+        """BatchAnalyze analyses several uploads and URIs, and answers each as it ends, in no order."""
 
     @_abc_1.abstractmethod
     def ListModels(

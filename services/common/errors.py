@@ -6,6 +6,8 @@ hold paths, stack traces or anything of the inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -13,6 +15,11 @@ class Kind(StrEnum):
     """Which gRPC status code an error maps to, by name."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    NOT_FOUND = "NOT_FOUND"
+    ABORTED = "ABORTED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     UNAVAILABLE = "UNAVAILABLE"
@@ -20,15 +27,41 @@ class Kind(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field that breaks a rule of the contract.
+
+    ``field`` is its path, for instance ``items[2].options.request_id``; ``rule`` the rule's id, for instance
+    ``string.max_len``; ``text`` what the rule asks for. None of them holds the field's value.
+    """
+
+    field: str
+    rule: str
+    text: str
+
+
 class BonafideError(Exception):
-    """Base of all errors that cross a door of ours."""
+    """Base of all errors that cross a door of ours.
+
+    ``retry_after_seconds`` says when it is worth to try again, None when nothing is known about it;
+    ``violations`` name the fields that were wrong.
+    """
 
     kind = Kind.INTERNAL
     reason = "INTERNAL"
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        retry_after_seconds: float | None = None,
+        violations: Sequence[Violation] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_after_seconds = retry_after_seconds
+        self.violations = tuple(violations)
         if reason is not None:
             self.reason = reason
 
@@ -52,6 +85,48 @@ class UnavailableError(BonafideError):
 
     kind = Kind.UNAVAILABLE
     reason = "UNAVAILABLE"
+
+
+class ResourceExhaustedError(UnavailableError):
+    """Something is at its limit now (places, quota, disk); trying again later may help."""
+
+    kind = Kind.RESOURCE_EXHAUSTED
+    reason = "RESOURCE_EXHAUSTED"
+
+
+class UnauthenticatedError(BonafideError):
+    """The caller has not shown who it is."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(BonafideError):
+    """The caller is known and may not do this."""
+
+    kind = Kind.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class NotFoundError(BonafideError):
+    """There is no such thing, or it belongs to somebody else."""
+
+    kind = Kind.NOT_FOUND
+    reason = "NOT_FOUND"
+
+
+class AbortedError(BonafideError):
+    """Somebody else did the same at the same time; look again, then try again."""
+
+    kind = Kind.ABORTED
+    reason = "ABORTED"
+
+
+class OutOfRangeError(BonafideError):
+    """A position is not where it has to be; ask for the right one."""
+
+    kind = Kind.OUT_OF_RANGE
+    reason = "OUT_OF_RANGE"
 
 
 class DeadlineError(BonafideError):

@@ -42,13 +42,17 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller wants; ``branches`` are those to run, ``size_bytes`` is 0 when not known."""
+    """What a caller wants.
+
+    ``branches`` are those to run; ``size_bytes`` is 0, and ``sha256`` (lower-case hex) empty, when not known.
+    """
 
     request_id: str
     size_bytes: int = 0
     branches: frozenset[Branch] = frozenset(Branch)
     policy: str = ""
     priority: Priority = Priority.INTERACTIVE
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from services.common.evidence import (
 )
 from services.common.media import AudioTrack, Frame
 from services.common.models import ModelCard
-from services.gateway.analysis import Analysis, Case, Event, Options, Progress, Stage
+from services.gateway.analysis import Analysis, Case, Event, Options, Priority, Progress, Stage
 
 MAX_CHUNK_BYTES = 1 << 20
 MAX_REQUEST_ID = 128
@@ -47,16 +47,24 @@ MAX_FILE_NAME = 255
 MAX_POLICY_NAME = 64
 
 
-def options_from_proto(message: analysis_pb2.AnalyzeRequest | None) -> Options:
-    """The first message of an upload; makes an id when the caller gives none.
+def opening_from_proto(message: analysis_pb2.AnalyzeRequest | None) -> analysis_pb2.AnalyzeOptions:
+    """The options that open an upload.
 
     Raises:
-        InvalidInputError: it is not options (OPTIONS_MISSING), or one of them is out of range
-            (INVALID_REQUEST_ID, INVALID_FILE_NAME, UNKNOWN_BRANCH, UNKNOWN_POLICY).
+        InvalidInputError: the first message is not options (OPTIONS_MISSING).
     """
     if message is None or message.WhichOneof("payload") != "options":
         raise InvalidInputError("the first message of an upload must be its options", reason="OPTIONS_MISSING")
-    options = message.options
+    return message.options
+
+
+def options_from_proto(options: analysis_pb2.AnalyzeOptions, *, lane: Priority = Priority.INTERACTIVE) -> Options:
+    """Options; makes an id when the caller gives none. ``lane`` is where a request goes that names none.
+
+    Raises:
+        InvalidInputError: one of them is out of range (INVALID_REQUEST_ID, INVALID_FILE_NAME, UNKNOWN_BRANCH,
+            UNKNOWN_POLICY, UNKNOWN_PRIORITY).
+    """
     if len(options.request_id) > MAX_REQUEST_ID or not options.request_id.isprintable():
         raise InvalidInputError("request_id must be up to 128 printable characters", reason="INVALID_REQUEST_ID")
     if len(options.file_name) > MAX_FILE_NAME:
@@ -68,7 +76,18 @@ def options_from_proto(message: analysis_pb2.AnalyzeRequest | None) -> Options:
         size_bytes=options.size_bytes,
         branches=frozenset(branch_from_proto(value) for value in options.branches) or frozenset(Branch),
         policy=options.policy,
+        priority=_priority(options.priority) or lane,
+        sha256=options.sha256,
     )
+
+
+def _priority(value: analysis_pb2.Priority.ValueType) -> Priority | None:
+    if value == analysis_pb2.PRIORITY_UNSPECIFIED:
+        return None
+    try:
+        return Priority[analysis_pb2.Priority.Name(value).removeprefix("PRIORITY_")]
+    except (ValueError, KeyError) as error:
+        raise InvalidInputError("options name a priority that does not exist", reason="UNKNOWN_PRIORITY") from error
 
 
 async def chunks_from_proto(messages: AsyncIterator[analysis_pb2.AnalyzeRequest]) -> AsyncIterator[bytes]:

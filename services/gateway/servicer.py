@@ -10,7 +10,13 @@ import grpc
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
 from services.common.models import ModelCard, ModelRepository
 from services.common.status import remaining_seconds, stream_errors, unary_errors
-from services.gateway.converters import card_to_proto, chunks_from_proto, event_to_proto, options_from_proto
+from services.gateway.converters import (
+    card_to_proto,
+    chunks_from_proto,
+    event_to_proto,
+    opening_from_proto,
+    options_from_proto,
+)
 from services.gateway.reception import Reception
 
 
@@ -31,9 +37,27 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         """See the contract."""
         timeout = remaining_seconds(context, default=self._call_seconds)
         messages = aiter(request_iterator)
-        options = options_from_proto(await anext(messages, None))
+        options = options_from_proto(opening_from_proto(await anext(messages, None)))
         async for event in self._reception.analyze(options, chunks_from_proto(messages), timeout=timeout):
             yield event_to_proto(event)
+
+    async def AnalyzeUri(  # noqa: N802 - the contract's name
+        self,
+        request: analysis_pb2.AnalyzeUriRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[analysis_pb2.AnalyzeUriRequest, analysis_pb2.AnalyzeUriResponse],
+    ) -> AsyncIterator[analysis_pb2.AnalyzeUriResponse]:
+        """Not served yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+        yield analysis_pb2.AnalyzeUriResponse()  # type: ignore[unreachable]
+
+    async def BatchAnalyze(  # noqa: N802 - the contract's name
+        self,
+        request: analysis_pb2.BatchAnalyzeRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[analysis_pb2.BatchAnalyzeRequest, analysis_pb2.BatchAnalyzeResponse],
+    ) -> AsyncIterator[analysis_pb2.BatchAnalyzeResponse]:
+        """Not served yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+        yield analysis_pb2.BatchAnalyzeResponse()  # type: ignore[unreachable]
 
     @unary_errors
     async def ListModels(  # noqa: N802 - the contract's name
