@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -18,13 +18,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import triton
 from deploy.local.processes import ManagedProcess, free_ports, port_is_free, stop_together
+from deploy.topology import COMPONENTS, TRITON, Component, wiring
 from services.common.models import ModelRepository
 from services.common.settings import EngineChoice
 
 ROOT = Path(__file__).resolve().parents[2]
-TRITON = "triton"
-MODEL_SERVICES = ("visual", "audio", "fusion")
 GATEWAY = "gateway"
+MODEL_SERVICES = tuple(component.name for component in COMPONENTS if component.name != GATEWAY)
 _PAUSE_SECONDS = 0.05
 _NOT_READY = "not ready: "  # how services.common.server logs why
 _CHANNEL_OPTIONS = [
@@ -136,16 +136,9 @@ class Stack:
         triton_port, metrics_port, *service_ports, gateway_port = ports
         self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(MODEL_SERVICES, service_ports, strict=True)}
         self.engine = self._launch_triton(triton_port, metrics_port)
-        shared = {
-            "ENGINE": self.engine.value,
-            "TRITON_ADDRESS": self.addresses.get(TRITON, ""),
-            "MODEL_REPOSITORY": str(self._options.repository),
-        }
-        for name in MODEL_SERVICES:
-            self._launch_service(name, shared)
         self.addresses[GATEWAY] = f"127.0.0.1:{self._options.gateway_port or gateway_port}"
-        peers = {f"{name.upper()}_ADDRESS": self.addresses[name] for name in MODEL_SERVICES}
-        self._launch_service(GATEWAY, peers | {"MODEL_REPOSITORY": shared["MODEL_REPOSITORY"]})
+        for component in COMPONENTS:
+            self._launch_service(component)
 
     def _launch_triton(self, grpc_port: int, metrics_port: int) -> EngineChoice:
         options = self._options
@@ -174,10 +167,10 @@ class Stack:
         self.addresses |= {TRITON: f"127.0.0.1:{grpc_port}", "triton-metrics": f"127.0.0.1:{metrics_port}"}
         return EngineChoice.TRITON
 
-    def _launch_service(self, name: str, settings: Mapping[str, str]) -> None:
-        settings = {"LISTEN": self.addresses[name], **settings}
-        environment = {f"BONAFIDE_{name.upper()}_{key}": value for key, value in settings.items()}
-        self._launch_process(name, [sys.executable, "-P", "-m", f"services.{name}"], environment)
+    def _launch_service(self, component: Component) -> None:
+        models = PurePosixPath(self._options.repository)
+        environment = wiring(component, self.addresses.__getitem__, self.addresses[component.name], models, self.engine)
+        self._launch_process(component.name, [sys.executable, "-P", "-m", f"services.{component.name}"], environment)
 
     def _launch_process(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         log = self._options.run_directory / "logs" / f"{name}.log"
