@@ -100,8 +100,8 @@ DEGRADATIONS: Mapping[str, Channel] = MappingProxyType(
     {
         "mp3_32k": _codec("libmp3lame", "mp3", 16_000, 32_000),
         "mp3_16k": _codec("libmp3lame", "mp3", 16_000, 16_000),
-        "aac_32k": _codec("aac", "mp4", 16_000, 32_000),
-        "aac_16k": _codec("aac", "mp4", 16_000, 16_000),
+        "aac_32k": _codec("aac", "adts", 16_000, 32_000),
+        "aac_16k": _codec("aac", "adts", 16_000, 16_000),
         "opus_32k": _codec("libopus", "ogg", 48_000, 32_000),
         "opus_16k": _codec("libopus", "ogg", 48_000, 16_000),
         "low_pass_4k": lambda samples, _: low_passed(samples, 4000.0),
@@ -114,7 +114,7 @@ CLEAN = "clean"
 EXCERPT = "excerpt"
 SOUNDTRACKS: Mapping[str, Channel] = MappingProxyType(
     {
-        "aac_48khz_96k": _codec("aac", "mp4", 48_000, 96_000),
+        "aac_48khz_96k": _codec("aac", "adts", 48_000, 96_000),
         "mp3_44khz_64k": _codec("libmp3lame", "mp3", 44_100, 64_000),
     }
 )
