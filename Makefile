@@ -90,12 +90,15 @@ lint: setup-dev ## style, types, the contract, generated code
 	@rm -rf .cache/stubs && mkdir -p .cache/stubs
 	@$(call generate,.cache/stubs)
 	@diff --recursive --exclude='__*' .cache/stubs/bonafide/v1 bonafide/v1 \
-		|| { echo "bonafide/v1 is not what protos/ generates: run make protos"; exit 1; }
+		&& diff --recursive --exclude='__*' .cache/stubs/buf buf \
+		|| { echo "the stubs are not what protos/ generates: run make protos"; exit 1; }
 
-generate = PATH="$(CURDIR)/$(SERVING)/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iprotos -Iprotos/third_party --python_out=$(1) \
-	--grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) protos/bonafide/v1/*.proto
+generate = PATH="$(CURDIR)/$(SERVING)/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
+	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	protos/bonafide/v1/*.proto && $(PY) -m grpc_tools.protoc -Iprotos/third_party \
+	--python_out=$(1) --pyi_out=$(1) protos/third_party/buf/validate/validate.proto
 
-protos: setup-dev ## regenerate the stubs in bonafide/v1
+protos: setup-dev ## regenerate the stubs in bonafide/v1 and buf/validate
 	@$(call generate,.)
 
 baseline: setup-dev ## accept protos/ as the contract that later changes must not break

@@ -25,48 +25,69 @@ _sym_db = _symbol_database.Default()
 from bonafide.v1 import evidence_pb2 as bonafide_dot_v1_dot_evidence__pb2
 from bonafide.v1 import fusion_pb2 as bonafide_dot_v1_dot_fusion__pb2
 from bonafide.v1 import media_pb2 as bonafide_dot_v1_dot_media__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62onafide/v1/analysis.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x18\x62onafide/v1/fusion.proto\x1a\x17\x62onafide/v1/media.proto\x1a\x17google/rpc/status.proto\"\\\n\x0e\x41nalyzeRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\xce\x01\n\x0e\x41nalyzeOptions\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12%\n\x08\x62ranches\x18\x04 \x03(\x0e\x32\x13.bonafide.v1.Branch\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.bonafide.v1.Priority\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x11\n\tupload_id\x18\x08 \x01(\t\"\x9d\x01\n\x0f\x41nalyzeResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.bonafide.v1.ProgressH\x00\x12+\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x19.bonafide.v1.BranchReportH\x00\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x15.bonafide.v1.AnalysisH\x00\x42\x07\n\x05\x65vent\"N\n\x11\x41nalyzeUriRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12,\n\x07options\x18\x02 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptions\"\xa0\x01\n\x12\x41nalyzeUriResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.bonafide.v1.ProgressH\x00\x12+\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x19.bonafide.v1.BranchReportH\x00\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x15.bonafide.v1.AnalysisH\x00\x42\x07\n\x05\x65vent\"<\n\x13\x42\x61tchAnalyzeRequest\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.bonafide.v1.BatchItem\"F\n\tBatchItem\x12,\n\x07options\x18\x01 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptions\x12\x0b\n\x03uri\x18\x02 \x01(\t\"\x86\x01\n\x14\x42\x61tchAnalyzeResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12\'\n\x08\x61nalysis\x18\x04 \x01(\x0b\x32\x15.bonafide.v1.Analysis\">\n\x08Progress\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x0f\n\x07percent\x18\x02 \x01(\x01\"\xc9\x04\n\x08\x41nalysis\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.bonafide.v1.Verdict\x12\x18\n\x0bprobability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12(\n\x07reasons\x18\x04 \x03(\x0e\x32\x17.bonafide.v1.ReasonCode\x12+\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12\x30\n\rcontributions\x18\x06 \x03(\x0b\x32\x19.bonafide.v1.Contribution\x12\'\n\x06policy\x18\x07 \x01(\x0b\x32\x17.bonafide.v1.PolicyInfo\x12%\n\x05media\x18\x08 \x01(\x0b\x32\x16.bonafide.v1.MediaInfo\x12&\n\x06tracks\x18\t \x03(\x0b\x32\x16.bonafide.v1.FaceTrack\x12\x16\n\x0etracks_skipped\x18\n \x01(\r\x12*\n\x07windows\x18\x0b \x03(\x0b\x32\x19.bonafide.v1.SpeechWindow\x12\x1c\n\x0fspeech_fraction\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12&\n\x06models\x18\r \x03(\x0b\x32\x16.bonafide.v1.ModelInfo\x12)\n\x07timings\x18\x0e \x03(\x0b\x32\x18.bonafide.v1.StageTiming\x12\x0e\n\x06\x63\x61\x63hed\x18\x0f \x01(\x08\x42\x0e\n\x0c_probabilityB\x12\n\x10_speech_fraction\"c\n\x0bStageTiming\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x14\n\x0cmilliseconds\x18\x02 \x01(\x01\x12\x1b\n\x13\x62udget_milliseconds\x18\x03 \x01(\x01\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.bonafide.v1.ModelCard\"q\n\tModelCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\ntrained_on\x18\x04 \x01(\t\x12\x10\n\x08headline\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02\x12\x15\n\x11PRIORITY_BACKFILL\x10\x03*\x90\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x13\n\x0fSTAGE_ANALYZING\x10\x03\x12\x10\n\x0cSTAGE_FUSING\x10\x04\x12\x0e\n\nSTAGE_DONE\x10\x05\x12\x10\n\x0cSTAGE_QUEUED\x10\x06\x32\xd2\x02\n\x0f\x41nalysisService\x12H\n\x07\x41nalyze\x12\x1b.bonafide.v1.AnalyzeRequest\x1a\x1c.bonafide.v1.AnalyzeResponse(\x01\x30\x01\x12O\n\nAnalyzeUri\x12\x1e.bonafide.v1.AnalyzeUriRequest\x1a\x1f.bonafide.v1.AnalyzeUriResponse0\x01\x12U\n\x0c\x42\x61tchAnalyze\x12 .bonafide.v1.BatchAnalyzeRequest\x1a!.bonafide.v1.BatchAnalyzeResponse0\x01\x12M\n\nListModels\x12\x1e.bonafide.v1.ListModelsRequest\x1a\x1f.bonafide.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62onafide/v1/analysis.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x18\x62onafide/v1/fusion.proto\x1a\x17\x62onafide/v1/media.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x17google/rpc/status.proto\"\\\n\x0e\x41nalyzeRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptionsH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\x98\x07\n\x0e\x41nalyzeOptions\x12\x93\x01\n\nrequest_id\x18\x01 \x01(\tB\x7f\xbaH|\xba\x01y\n\x12INVALID_REQUEST_ID\x12&must be up to 128 printable characters\x1a;this.size() <= 128 && this.matches(r\'^( |[^\\p{C}\\p{Z}])*$\')\x12^\n\tfile_name\x18\x02 \x01(\tBK\xbaHH\xba\x01\x45\n\x11INVALID_FILE_NAME\x12\x1cmust be up to 255 characters\x1a\x12this.size() <= 255\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x90\x01\n\x08\x62ranches\x18\x04 \x03(\x0e\x32\x13.bonafide.v1.BranchBi\xbaHf\xba\x01\x63\n\x0eUNKNOWN_BRANCH\x12\x1dmust name branches that exist\x1a\x32this.size() <= 16 && this.all(b, b >= 1 && b <= 5)\x12V\n\x06policy\x18\x05 \x01(\tBF\xbaHC\xba\x01@\n\x0eUNKNOWN_POLICY\x12\x1bmust be up to 64 characters\x1a\x11this.size() <= 64\x12y\n\x08priority\x18\x06 \x01(\x0e\x32\x15.bonafide.v1.PriorityBP\xbaHM\xba\x01J\n\x10UNKNOWN_PRIORITY\x12\x1emust be a priority that exists\x1a\x16this >= 0 && this <= 3\x12\x85\x01\n\x06sha256\x18\x07 \x01(\tBu\xbaHr\xba\x01o\n\x0cINVALID_HASH\x12\x31must be empty or 64 lower-case hexadecimal digits\x1a,this == \'\' || this.matches(\'^[0-9a-f]{64}$\')\x12\x8d\x01\n\tupload_id\x18\x08 \x01(\tBz\xbaHw\xba\x01t\n\x11INVALID_UPLOAD_ID\x12\x31must be empty or 32 lower-case hexadecimal digits\x1a,this == \'\' || this.matches(\'^[0-9a-f]{32}$\')\"\x9d\x01\n\x0f\x41nalyzeResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.bonafide.v1.ProgressH\x00\x12+\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x19.bonafide.v1.BranchReportH\x00\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x15.bonafide.v1.AnalysisH\x00\x42\x07\n\x05\x65vent\"\xee\x01\n\x11\x41nalyzeUriRequest\x12\xaa\x01\n\x03uri\x18\x01 \x01(\tB\x9c\x01\xbaH\x98\x01\xba\x01\x94\x01\n\x0bINVALID_URI\x12\x33must be https:// or s3:// and up to 8192 characters\x1aPthis.size() <= 8192 && (this.startsWith(\'https://\') || this.startsWith(\'s3://\'))\x12,\n\x07options\x18\x02 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptions\"\xa0\x01\n\x12\x41nalyzeUriResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.bonafide.v1.ProgressH\x00\x12+\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x19.bonafide.v1.BranchReportH\x00\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x15.bonafide.v1.AnalysisH\x00\x42\x07\n\x05\x65vent\"I\n\x13\x42\x61tchAnalyzeRequest\x12\x32\n\x05items\x18\x01 \x03(\x0b\x32\x16.bonafide.v1.BatchItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\x80\x02\n\tBatchItem\x12,\n\x07options\x18\x01 \x01(\x0b\x32\x1b.bonafide.v1.AnalyzeOptions\x12\xc4\x01\n\x03uri\x18\x02 \x01(\tB\xb6\x01\xbaH\xb2\x01\xba\x01\xae\x01\n\x0bINVALID_URI\x12=must be empty, or https:// or s3:// and up to 8192 characters\x1a`this == \'\' || (this.size() <= 8192 && (this.startsWith(\'https://\') || this.startsWith(\'s3://\')))\"\x86\x01\n\x14\x42\x61tchAnalyzeResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12\'\n\x08\x61nalysis\x18\x04 \x01(\x0b\x32\x15.bonafide.v1.Analysis\">\n\x08Progress\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x0f\n\x07percent\x18\x02 \x01(\x01\"\xc9\x04\n\x08\x41nalysis\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.bonafide.v1.Verdict\x12\x18\n\x0bprobability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12(\n\x07reasons\x18\x04 \x03(\x0e\x32\x17.bonafide.v1.ReasonCode\x12+\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12\x30\n\rcontributions\x18\x06 \x03(\x0b\x32\x19.bonafide.v1.Contribution\x12\'\n\x06policy\x18\x07 \x01(\x0b\x32\x17.bonafide.v1.PolicyInfo\x12%\n\x05media\x18\x08 \x01(\x0b\x32\x16.bonafide.v1.MediaInfo\x12&\n\x06tracks\x18\t \x03(\x0b\x32\x16.bonafide.v1.FaceTrack\x12\x16\n\x0etracks_skipped\x18\n \x01(\r\x12*\n\x07windows\x18\x0b \x03(\x0b\x32\x19.bonafide.v1.SpeechWindow\x12\x1c\n\x0fspeech_fraction\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12&\n\x06models\x18\r \x03(\x0b\x32\x16.bonafide.v1.ModelInfo\x12)\n\x07timings\x18\x0e \x03(\x0b\x32\x18.bonafide.v1.StageTiming\x12\x0e\n\x06\x63\x61\x63hed\x18\x0f \x01(\x08\x42\x0e\n\x0c_probabilityB\x12\n\x10_speech_fraction\"c\n\x0bStageTiming\x12!\n\x05stage\x18\x01 \x01(\x0e\x32\x12.bonafide.v1.Stage\x12\x14\n\x0cmilliseconds\x18\x02 \x01(\x01\x12\x1b\n\x13\x62udget_milliseconds\x18\x03 \x01(\x01\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.bonafide.v1.ModelCard\"q\n\tModelCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\ntrained_on\x18\x04 \x01(\t\x12\x10\n\x08headline\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02\x12\x15\n\x11PRIORITY_BACKFILL\x10\x03*\x90\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x13\n\x0fSTAGE_ANALYZING\x10\x03\x12\x10\n\x0cSTAGE_FUSING\x10\x04\x12\x0e\n\nSTAGE_DONE\x10\x05\x12\x10\n\x0cSTAGE_QUEUED\x10\x06\x32\xd2\x02\n\x0f\x41nalysisService\x12H\n\x07\x41nalyze\x12\x1b.bonafide.v1.AnalyzeRequest\x1a\x1c.bonafide.v1.AnalyzeResponse(\x01\x30\x01\x12O\n\nAnalyzeUri\x12\x1e.bonafide.v1.AnalyzeUriRequest\x1a\x1f.bonafide.v1.AnalyzeUriResponse0\x01\x12U\n\x0c\x42\x61tchAnalyze\x12 .bonafide.v1.BatchAnalyzeRequest\x1a!.bonafide.v1.BatchAnalyzeResponse0\x01\x12M\n\nListModels\x12\x1e.bonafide.v1.ListModelsRequest\x1a\x1f.bonafide.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bonafide.v1.analysis_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2075
-  _globals['_PRIORITY']._serialized_end=2180
-  _globals['_STAGE']._serialized_start=2183
-  _globals['_STAGE']._serialized_end=2327
-  _globals['_ANALYZEREQUEST']._serialized_start=147
-  _globals['_ANALYZEREQUEST']._serialized_end=239
-  _globals['_ANALYZEOPTIONS']._serialized_start=242
-  _globals['_ANALYZEOPTIONS']._serialized_end=448
-  _globals['_ANALYZERESPONSE']._serialized_start=451
-  _globals['_ANALYZERESPONSE']._serialized_end=608
-  _globals['_ANALYZEURIREQUEST']._serialized_start=610
-  _globals['_ANALYZEURIREQUEST']._serialized_end=688
-  _globals['_ANALYZEURIRESPONSE']._serialized_start=691
-  _globals['_ANALYZEURIRESPONSE']._serialized_end=851
-  _globals['_BATCHANALYZEREQUEST']._serialized_start=853
-  _globals['_BATCHANALYZEREQUEST']._serialized_end=913
-  _globals['_BATCHITEM']._serialized_start=915
-  _globals['_BATCHITEM']._serialized_end=985
-  _globals['_BATCHANALYZERESPONSE']._serialized_start=988
-  _globals['_BATCHANALYZERESPONSE']._serialized_end=1122
-  _globals['_PROGRESS']._serialized_start=1124
-  _globals['_PROGRESS']._serialized_end=1186
-  _globals['_ANALYSIS']._serialized_start=1189
-  _globals['_ANALYSIS']._serialized_end=1774
-  _globals['_STAGETIMING']._serialized_start=1776
-  _globals['_STAGETIMING']._serialized_end=1875
-  _globals['_LISTMODELSREQUEST']._serialized_start=1877
-  _globals['_LISTMODELSREQUEST']._serialized_end=1896
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1898
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1958
-  _globals['_MODELCARD']._serialized_start=1960
-  _globals['_MODELCARD']._serialized_end=2073
-  _globals['_ANALYSISSERVICE']._serialized_start=2330
-  _globals['_ANALYSISSERVICE']._serialized_end=2668
+  _globals['_ANALYZEOPTIONS'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ANALYZEOPTIONS'].fields_by_name['request_id']._serialized_options = b'\272H|\272\001y\n\022INVALID_REQUEST_ID\022&must be up to 128 printable characters\032;this.size() <= 128 && this.matches(r\'^( |[^\\p{C}\\p{Z}])*$\')'
+  _globals['_ANALYZEOPTIONS'].fields_by_name['file_name']._loaded_options = None
+  _globals['_ANALYZEOPTIONS'].fields_by_name['file_name']._serialized_options = b'\272HH\272\001E\n\021INVALID_FILE_NAME\022\034must be up to 255 characters\032\022this.size() <= 255'
+  _globals['_ANALYZEOPTIONS'].fields_by_name['branches']._loaded_options = None
+  _globals['_ANALYZEOPTIONS'].fields_by_name['branches']._serialized_options = b'\272Hf\272\001c\n\016UNKNOWN_BRANCH\022\035must name branches that exist\0322this.size() <= 16 && this.all(b, b >= 1 && b <= 5)'
+  _globals['_ANALYZEOPTIONS'].fields_by_name['policy']._loaded_options = None
+  _globals['_ANALYZEOPTIONS'].fields_by_name['policy']._serialized_options = b'\272HC\272\001@\n\016UNKNOWN_POLICY\022\033must be up to 64 characters\032\021this.size() <= 64'
+  _globals['_ANALYZEOPTIONS'].fields_by_name['priority']._loaded_options = None
+  _globals['_ANALYZEOPTIONS'].fields_by_name['priority']._serialized_options = b'\272HM\272\001J\n\020UNKNOWN_PRIORITY\022\036must be a priority that exists\032\026this >= 0 && this <= 3'
+  _globals['_ANALYZEOPTIONS'].fields_by_name['sha256']._loaded_options = None
+  _globals['_ANALYZEOPTIONS'].fields_by_name['sha256']._serialized_options = b'\272Hr\272\001o\n\014INVALID_HASH\0221must be empty or 64 lower-case hexadecimal digits\032,this == \'\' || this.matches(\'^[0-9a-f]{64}$\')'
+  _globals['_ANALYZEOPTIONS'].fields_by_name['upload_id']._loaded_options = None
+  _globals['_ANALYZEOPTIONS'].fields_by_name['upload_id']._serialized_options = b'\272Hw\272\001t\n\021INVALID_UPLOAD_ID\0221must be empty or 32 lower-case hexadecimal digits\032,this == \'\' || this.matches(\'^[0-9a-f]{32}$\')'
+  _globals['_ANALYZEURIREQUEST'].fields_by_name['uri']._loaded_options = None
+  _globals['_ANALYZEURIREQUEST'].fields_by_name['uri']._serialized_options = b'\272H\230\001\272\001\224\001\n\013INVALID_URI\0223must be https:// or s3:// and up to 8192 characters\032Pthis.size() <= 8192 && (this.startsWith(\'https://\') || this.startsWith(\'s3://\'))'
+  _globals['_BATCHANALYZEREQUEST'].fields_by_name['items']._loaded_options = None
+  _globals['_BATCHANALYZEREQUEST'].fields_by_name['items']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_BATCHITEM'].fields_by_name['uri']._loaded_options = None
+  _globals['_BATCHITEM'].fields_by_name['uri']._serialized_options = b'\272H\262\001\272\001\256\001\n\013INVALID_URI\022=must be empty, or https:// or s3:// and up to 8192 characters\032`this == \'\' || (this.size() <= 8192 && (this.startsWith(\'https://\') || this.startsWith(\'s3://\')))'
+  _globals['_PRIORITY']._serialized_start=3179
+  _globals['_PRIORITY']._serialized_end=3284
+  _globals['_STAGE']._serialized_start=3287
+  _globals['_STAGE']._serialized_end=3431
+  _globals['_ANALYZEREQUEST']._serialized_start=176
+  _globals['_ANALYZEREQUEST']._serialized_end=268
+  _globals['_ANALYZEOPTIONS']._serialized_start=271
+  _globals['_ANALYZEOPTIONS']._serialized_end=1191
+  _globals['_ANALYZERESPONSE']._serialized_start=1194
+  _globals['_ANALYZERESPONSE']._serialized_end=1351
+  _globals['_ANALYZEURIREQUEST']._serialized_start=1354
+  _globals['_ANALYZEURIREQUEST']._serialized_end=1592
+  _globals['_ANALYZEURIRESPONSE']._serialized_start=1595
+  _globals['_ANALYZEURIRESPONSE']._serialized_end=1755
+  _globals['_BATCHANALYZEREQUEST']._serialized_start=1757
+  _globals['_BATCHANALYZEREQUEST']._serialized_end=1830
+  _globals['_BATCHITEM']._serialized_start=1833
+  _globals['_BATCHITEM']._serialized_end=2089
+  _globals['_BATCHANALYZERESPONSE']._serialized_start=2092
+  _globals['_BATCHANALYZERESPONSE']._serialized_end=2226
+  _globals['_PROGRESS']._serialized_start=2228
+  _globals['_PROGRESS']._serialized_end=2290
+  _globals['_ANALYSIS']._serialized_start=2293
+  _globals['_ANALYSIS']._serialized_end=2878
+  _globals['_STAGETIMING']._serialized_start=2880
+  _globals['_STAGETIMING']._serialized_end=2979
+  _globals['_LISTMODELSREQUEST']._serialized_start=2981
+  _globals['_LISTMODELSREQUEST']._serialized_end=3000
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3002
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3062
+  _globals['_MODELCARD']._serialized_start=3064
+  _globals['_MODELCARD']._serialized_end=3177
+  _globals['_ANALYSISSERVICE']._serialized_start=3434
+  _globals['_ANALYSISSERVICE']._serialized_end=3772
 # @@protoc_insertion_point(module_scope)

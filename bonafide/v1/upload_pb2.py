@@ -22,36 +22,47 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62onafide/v1/upload.proto\x12\x0b\x62onafide.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x01\n\x06Upload\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x13\x43reateUploadRequest\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\t\";\n\x14\x43reateUploadResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.bonafide.v1.Upload\"%\n\x10GetUploadRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\"8\n\x11GetUploadResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.bonafide.v1.Upload\"Z\n\x11SendChunksRequest\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.bonafide.v1.UploadStartH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"0\n\x0bUploadStart\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"9\n\x12SendChunksResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.bonafide.v1.Upload\"(\n\x13\x44\x65leteUploadRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteUploadResponse2\xd6\x02\n\rUploadService\x12S\n\x0c\x43reateUpload\x12 .bonafide.v1.CreateUploadRequest\x1a!.bonafide.v1.CreateUploadResponse\x12J\n\tGetUpload\x12\x1d.bonafide.v1.GetUploadRequest\x1a\x1e.bonafide.v1.GetUploadResponse\x12O\n\nSendChunks\x12\x1e.bonafide.v1.SendChunksRequest\x1a\x1f.bonafide.v1.SendChunksResponse(\x01\x12S\n\x0c\x44\x65leteUpload\x12 .bonafide.v1.DeleteUploadRequest\x1a!.bonafide.v1.DeleteUploadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62onafide/v1/upload.proto\x12\x0b\x62onafide.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x01\n\x06Upload\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfc\x01\n\x13\x43reateUploadRequest\x12]\n\nsize_bytes\x18\x01 \x01(\x04\x42I\xbaHF\xba\x01\x43\n\x0b\x45MPTY_INPUT\x12(must be the size of the file, at least 1\x1a\nthis >= 1u\x12\x85\x01\n\x06sha256\x18\x02 \x01(\tBu\xbaHr\xba\x01o\n\x0cINVALID_HASH\x12\x31must be empty or 64 lower-case hexadecimal digits\x1a,this == \'\' || this.matches(\'^[0-9a-f]{64}$\')\";\n\x14\x43reateUploadResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.bonafide.v1.Upload\"\x8a\x01\n\x10GetUploadRequest\x12v\n\tupload_id\x18\x01 \x01(\tBc\xbaH`\xba\x01]\n\x11INVALID_UPLOAD_ID\x12(must be 32 lower-case hexadecimal digits\x1a\x1ethis.matches(\'^[0-9a-f]{32}$\')\"8\n\x11GetUploadResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.bonafide.v1.Upload\"Z\n\x11SendChunksRequest\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.bonafide.v1.UploadStartH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\x95\x01\n\x0bUploadStart\x12v\n\tupload_id\x18\x01 \x01(\tBc\xbaH`\xba\x01]\n\x11INVALID_UPLOAD_ID\x12(must be 32 lower-case hexadecimal digits\x1a\x1ethis.matches(\'^[0-9a-f]{32}$\')\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"9\n\x12SendChunksResponse\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.bonafide.v1.Upload\"\x8d\x01\n\x13\x44\x65leteUploadRequest\x12v\n\tupload_id\x18\x01 \x01(\tBc\xbaH`\xba\x01]\n\x11INVALID_UPLOAD_ID\x12(must be 32 lower-case hexadecimal digits\x1a\x1ethis.matches(\'^[0-9a-f]{32}$\')\"\x16\n\x14\x44\x65leteUploadResponse2\xd6\x02\n\rUploadService\x12S\n\x0c\x43reateUpload\x12 .bonafide.v1.CreateUploadRequest\x1a!.bonafide.v1.CreateUploadResponse\x12J\n\tGetUpload\x12\x1d.bonafide.v1.GetUploadRequest\x1a\x1e.bonafide.v1.GetUploadResponse\x12O\n\nSendChunks\x12\x1e.bonafide.v1.SendChunksRequest\x1a\x1f.bonafide.v1.SendChunksResponse(\x01\x12S\n\x0c\x44\x65leteUpload\x12 .bonafide.v1.DeleteUploadRequest\x1a!.bonafide.v1.DeleteUploadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bonafide.v1.upload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPLOAD']._serialized_start=75
-  _globals['_UPLOAD']._serialized_end=213
-  _globals['_CREATEUPLOADREQUEST']._serialized_start=215
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=272
-  _globals['_CREATEUPLOADRESPONSE']._serialized_start=274
-  _globals['_CREATEUPLOADRESPONSE']._serialized_end=333
-  _globals['_GETUPLOADREQUEST']._serialized_start=335
-  _globals['_GETUPLOADREQUEST']._serialized_end=372
-  _globals['_GETUPLOADRESPONSE']._serialized_start=374
-  _globals['_GETUPLOADRESPONSE']._serialized_end=430
-  _globals['_SENDCHUNKSREQUEST']._serialized_start=432
-  _globals['_SENDCHUNKSREQUEST']._serialized_end=522
-  _globals['_UPLOADSTART']._serialized_start=524
-  _globals['_UPLOADSTART']._serialized_end=572
-  _globals['_SENDCHUNKSRESPONSE']._serialized_start=574
-  _globals['_SENDCHUNKSRESPONSE']._serialized_end=631
-  _globals['_DELETEUPLOADREQUEST']._serialized_start=633
-  _globals['_DELETEUPLOADREQUEST']._serialized_end=673
-  _globals['_DELETEUPLOADRESPONSE']._serialized_start=675
-  _globals['_DELETEUPLOADRESPONSE']._serialized_end=697
-  _globals['_UPLOADSERVICE']._serialized_start=700
-  _globals['_UPLOADSERVICE']._serialized_end=1042
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['size_bytes']._serialized_options = b'\272HF\272\001C\n\013EMPTY_INPUT\022(must be the size of the file, at least 1\032\nthis >= 1u'
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['sha256']._loaded_options = None
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['sha256']._serialized_options = b'\272Hr\272\001o\n\014INVALID_HASH\0221must be empty or 64 lower-case hexadecimal digits\032,this == \'\' || this.matches(\'^[0-9a-f]{64}$\')'
+  _globals['_GETUPLOADREQUEST'].fields_by_name['upload_id']._loaded_options = None
+  _globals['_GETUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H`\272\001]\n\021INVALID_UPLOAD_ID\022(must be 32 lower-case hexadecimal digits\032\036this.matches(\'^[0-9a-f]{32}$\')'
+  _globals['_UPLOADSTART'].fields_by_name['upload_id']._loaded_options = None
+  _globals['_UPLOADSTART'].fields_by_name['upload_id']._serialized_options = b'\272H`\272\001]\n\021INVALID_UPLOAD_ID\022(must be 32 lower-case hexadecimal digits\032\036this.matches(\'^[0-9a-f]{32}$\')'
+  _globals['_DELETEUPLOADREQUEST'].fields_by_name['upload_id']._loaded_options = None
+  _globals['_DELETEUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H`\272\001]\n\021INVALID_UPLOAD_ID\022(must be 32 lower-case hexadecimal digits\032\036this.matches(\'^[0-9a-f]{32}$\')'
+  _globals['_UPLOAD']._serialized_start=104
+  _globals['_UPLOAD']._serialized_end=242
+  _globals['_CREATEUPLOADREQUEST']._serialized_start=245
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=497
+  _globals['_CREATEUPLOADRESPONSE']._serialized_start=499
+  _globals['_CREATEUPLOADRESPONSE']._serialized_end=558
+  _globals['_GETUPLOADREQUEST']._serialized_start=561
+  _globals['_GETUPLOADREQUEST']._serialized_end=699
+  _globals['_GETUPLOADRESPONSE']._serialized_start=701
+  _globals['_GETUPLOADRESPONSE']._serialized_end=757
+  _globals['_SENDCHUNKSREQUEST']._serialized_start=759
+  _globals['_SENDCHUNKSREQUEST']._serialized_end=849
+  _globals['_UPLOADSTART']._serialized_start=852
+  _globals['_UPLOADSTART']._serialized_end=1001
+  _globals['_SENDCHUNKSRESPONSE']._serialized_start=1003
+  _globals['_SENDCHUNKSRESPONSE']._serialized_end=1060
+  _globals['_DELETEUPLOADREQUEST']._serialized_start=1063
+  _globals['_DELETEUPLOADREQUEST']._serialized_end=1204
+  _globals['_DELETEUPLOADRESPONSE']._serialized_start=1206
+  _globals['_DELETEUPLOADRESPONSE']._serialized_end=1228
+  _globals['_UPLOADSERVICE']._serialized_start=1231
+  _globals['_UPLOADSERVICE']._serialized_end=1573
 # @@protoc_insertion_point(module_scope)

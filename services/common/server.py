@@ -22,6 +22,7 @@ from services.common.inference import InferenceEngine, TritonEngine
 from services.common.memory import keep_freed_memory
 from services.common.models import ModelRepository
 from services.common.settings import ServiceSettings
+from services.common.validation import Rules, RulesInterceptor
 
 LIVENESS = "liveness"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -86,11 +87,12 @@ class ServiceProcess:
         """Serve until ``stop`` is set; returns after a graceful drain."""
         size = self._settings.max_message_bytes
         server = grpc.aio.server(
+            interceptors=[RulesInterceptor(Rules())],
             options=[
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", size),
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         self._service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

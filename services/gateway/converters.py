@@ -42,9 +42,6 @@ from services.common.models import ModelCard
 from services.gateway.analysis import Analysis, Case, Event, Options, Priority, Progress, Stage
 
 MAX_CHUNK_BYTES = 1 << 20
-MAX_REQUEST_ID = 128
-MAX_FILE_NAME = 255
-MAX_POLICY_NAME = 64
 
 
 def opening_from_proto(message: analysis_pb2.AnalyzeRequest | None) -> analysis_pb2.AnalyzeOptions:
@@ -62,15 +59,8 @@ def options_from_proto(options: analysis_pb2.AnalyzeOptions, *, lane: Priority =
     """Options; makes an id when the caller gives none. ``lane`` is where a request goes that names none.
 
     Raises:
-        InvalidInputError: one of them is out of range (INVALID_REQUEST_ID, INVALID_FILE_NAME, UNKNOWN_BRANCH,
-            UNKNOWN_POLICY, UNKNOWN_PRIORITY).
+        InvalidInputError: a branch or the priority does not exist (UNKNOWN_BRANCH, UNKNOWN_PRIORITY).
     """
-    if len(options.request_id) > MAX_REQUEST_ID or not options.request_id.isprintable():
-        raise InvalidInputError("request_id must be up to 128 printable characters", reason="INVALID_REQUEST_ID")
-    if len(options.file_name) > MAX_FILE_NAME:
-        raise InvalidInputError("file_name must be up to 255 characters", reason="INVALID_FILE_NAME")
-    if len(options.policy) > MAX_POLICY_NAME:
-        raise InvalidInputError("there is no policy of that name", reason="UNKNOWN_POLICY")
     return Options(
         request_id=options.request_id or uuid.uuid4().hex,
         size_bytes=options.size_bytes,
