@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SERVING := .venv
 TRITON := .venv-triton
 TRAINING := .venv-training
+CHART := .venv-chart
+CHECKOV := .venv-checkov
 PY := $(SERVING)/bin/python
 TRAIN := $(TRAINING)/bin/python
 PIP := -m pip --disable-pip-version-check --quiet install
@@ -12,6 +14,7 @@ THIRD_PARTY := model_repository/face_landmarker/1/model.onnx
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench \
+	chart chart-check images sbom capacity \
 	train train-frame train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
 help: ## list the targets
@@ -74,7 +77,7 @@ up: setup models ## keep the whole stack running until Ctrl-C
 # --- checking ---------------------------------------------------------------------------------------
 
 test: setup setup-dev models ## everything that needs no torch
-	@$(PY) -m pytest --ignore=tests/training $(ARGS)
+	@$(PY) -m pytest --ignore=tests/training --ignore=tests/chart $(ARGS)
 
 test-training: setup setup-training models ## training and parity tests, with torch
 	@$(TRAIN) -m pytest tests/training $(ARGS)
@@ -107,6 +110,29 @@ baseline: setup-dev ## accept protos/ as the contract that later changes must no
 bench: setup models ## cost of the stack against a raw loop; OUT=FILE for JSON, PAGE=FILE for Markdown
 	@$(PY) -m benchmarks.run $(if $(OUT),--out "$(OUT)") $(if $(PAGE),--page "$(PAGE)")
 
+# --- deploying --------------------------------------------------------------------------------------
+
+chart: setup-dev ## rewrite what follows from settings, values and templates: schema, README, compose, goldens
+	@$(PY) -m deploy.helm.generate
+	@$(PY) -m deploy.helm.goldens
+
+chart-check: setup-dev $(CHART)/.chart $(CHECKOV)/.checkov ## helm 3 and 4, schemas, CRDs, policies, images; see docs/operations.md
+	@$(PY) -m deploy.helm.tools
+	@$(PY) -m pytest -q tests/deploy
+	@$(CHART)/bin/python -m pytest -q -p no:cloudcoil tests/chart $(ARGS)
+
+$(CHART)/.chart: requirements/chart.txt
+	@echo "setting up $(CHART) (manifest schemas, Dockerfile linter)"
+	@test -x $(CHART)/bin/python || $(PYTHON) -m venv $(CHART)
+	@$(CHART)/bin/python $(PIP) -r requirements/chart.txt
+	@touch $@
+
+$(CHECKOV)/.checkov: requirements/checkov.txt
+	@echo "setting up $(CHECKOV) (policy checks)"
+	@test -x $(CHECKOV)/bin/python || $(PYTHON) -m venv $(CHECKOV)
+	@$(CHECKOV)/bin/python $(PIP) -r requirements/checkov.txt
+	@touch $@
+
 # --- training ---------------------------------------------------------------------------------------
 
 train: train-frame train-patch train-audio train-temporal train-sync train-fusion ## every model, in order
@@ -118,4 +144,4 @@ evaluate: setup-training models ## measure the served models; DATA=directory OUT
 	@$(TRAIN) -m training.evaluation $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)")
 
 clean: ## remove environments, caches and run files; keeps models
-	rm -rf $(SERVING) $(TRITON) $(TRAINING) .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(SERVING) $(TRITON) $(TRAINING) $(CHART) $(CHECKOV) .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis

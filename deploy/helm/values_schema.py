@@ -1,0 +1,149 @@
+"""Writes ``values.schema.json``: types from the defaults of ``values.yaml``, settings from the services' own types.
+
+Nothing that is not named is allowed, so a misspelt value fails before anything is installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from deploy.helm.documented_values import VALUES, Value, documented_values
+from deploy.topology import COMPONENTS, Component
+
+Schema = dict[str, Any]
+DEFAULTS = ("triton", "defaults")
+PROFILES = ("triton", "profiles")
+
+CHART_SETS = frozenset({"listen", "model_repository", "drain_seconds", "engine", "triton_address"})
+"""Settings that the chart gives by itself, besides the peers' addresses."""
+
+_STRINGS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+_QUANTITY: Schema = {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"}
+_QUANTITIES: Schema = {"type": "object", "additionalProperties": {"anyOf": [_QUANTITY, {"type": "number"}]}}
+_PODS: Schema = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+%$"}]}
+_RESOURCES: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"requests": _QUANTITIES, "limits": _QUANTITIES},
+}
+
+_BY_KEY: dict[str, Schema] = {
+    "annotations": _STRINGS,
+    "callers": _OBJECTS,
+    "cidrs": {"type": "array", "items": {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]+$"}},
+    "digests": {
+        "type": "object",
+        "additionalProperties": False,
+        "patternProperties": {
+            "^(gateway|visual|audio|fusion|triton-cpu|models|client)$": {
+                "type": "string",
+                "pattern": "^sha256:[0-9a-f]{64}$",
+            }
+        },
+    },
+    "dns": _OBJECTS,
+    "engine": {"enum": ["nvidia", "cpu"]},
+    "gatewayEgress": _OBJECTS,
+    "labels": _STRINGS,
+    "maxSurge": _PODS,
+    "maxUnavailable": _PODS,
+    "mode": {"enum": ["interactive", "backfill"]},
+    "models": {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
+    "nodeSelector": _STRINGS,
+    "podAnnotations": _STRINGS,
+    "policies": {"type": "object", "additionalProperties": {"type": "object"}},
+    "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "pullSecrets": _OBJECTS,
+    "resources": _RESOURCES,
+    "scrapers": _OBJECTS,
+    "sharedMemory": _QUANTITY,
+    "size": _QUANTITY,
+    "source": {"enum": ["image", "claim", "store"]},
+    "temporarySize": _QUANTITY,
+    "tolerations": _OBJECTS,
+    "type": {"enum": ["", "ClusterIP", "LoadBalancer", "NodePort"]},
+    "values": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {mode: {"type": "integer", "maximum": 1_000_000_000} for mode in ("interactive", "backfill")},
+    },
+}
+"""What a default alone does not tell, by the last key of the value."""
+
+
+def render() -> str:
+    """The file."""
+    values = documented_values(VALUES.read_text(encoding="utf-8"))
+    schema: Schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Values of the bonafide chart",
+        **_tree(value for value in values if value.path[:2] not in {DEFAULTS, PROFILES}),
+    }
+    triton = schema["properties"]["triton"]["properties"]
+    profile = _tree(Value(value.path[2:], value.default, value.meaning) for value in values if value.path[:2] == DEFAULTS)
+    triton["defaults"] = {"$ref": "#/definitions/profile"}
+    triton["profiles"] = {
+        "type": "object",
+        "propertyNames": {"pattern": "^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$"},
+        "additionalProperties": {"anyOf": [{"type": "null"}, {"$ref": "#/definitions/profile"}]},
+    }
+    schema["properties"]["global"] = {"type": "object", "description": "Helm's own; unused."}
+    schema["definitions"] = {"profile": profile}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tree(values: Iterable[Value]) -> Schema:
+    """An object that allows these values and no others."""
+    root: Schema = {"type": "object", "additionalProperties": False, "properties": {}}
+    for value in values:
+        place = root
+        for key in value.path[:-1]:
+            empty = {"type": "object", "additionalProperties": False, "properties": {}}
+            place = place["properties"].setdefault(key, empty)
+        place["properties"][value.path[-1]] = {"description": value.meaning, **_leaf(value)}
+    return root
+
+
+def _leaf(value: Value) -> Schema:
+    key, default = value.path[-1], value.default
+    if key == "settings":
+        return settings_schema(next(each for each in COMPONENTS if each.name == value.path[0]))
+    if key == "by":
+        ours = value.path[0] in {each.name for each in COMPONENTS}
+        signals = ["cpu", "inFlight"] if ours else ["cpu", "pendingRequests", "queueTime"]
+        return {"enum": signals}
+    if key in _BY_KEY and not (key == "image" and isinstance(default, str)):
+        return _BY_KEY[key]
+    if isinstance(default, bool):
+        return {"type": "boolean"}
+    if isinstance(default, int):
+        return {"type": "integer", "minimum": 0}
+    if isinstance(default, str):
+        return {"type": "string"}
+    raise ValueError(f"{value.name}: say what its type is")
+
+
+def settings_schema(component: Component) -> Schema:
+    """The settings that an operator may give a service, as its pydantic type describes them."""
+    whole = component.settings.model_json_schema()
+    theirs = CHART_SETS | {name.lower() for name in component.peers}
+    properties = {
+        name: _resolved(described, whole.get("$defs", {}))
+        for name, described in whole["properties"].items()
+        if name not in theirs
+    }
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _resolved(node: Any, definitions: Schema) -> Any:  # noqa: ANN401 - a JSON tree
+    """A schema without references, titles and defaults."""
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_resolved(each, definitions) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        node = {**definitions[node["$ref"].rpartition("/")[2]], **{k: v for k, v in node.items() if k != "$ref"}}
+    return {key: _resolved(value, definitions) for key, value in node.items() if key not in {"title", "default", "format"}}

@@ -1,0 +1,103 @@
+"""A real helm, of both majors, over the matrix."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.helm.documented_values import CHART
+from deploy.helm.render import NEWEST, OLDEST, RELEASE, RenderError, golden, run_helm, template, values_file
+
+
+def test_lint_finds_nothing(helm: Path, case: str) -> None:
+    said = run_helm(helm, ["lint", "--strict", str(CHART), "--values", str(values_file(case))])
+    assert "[WARNING]" not in said
+    assert "[ERROR]" not in said
+
+
+@pytest.mark.parametrize("kube_version", [OLDEST, NEWEST])
+def test_renders_what_was_accepted(helm: Path, case: str, kube_version: str) -> None:
+    objects = template(helm, values_file(case), kube_version=kube_version)
+    assert objects == golden(case), "run: make chart, and read the difference"
+
+
+def test_an_older_cluster_is_refused(helm: Path) -> None:
+    with pytest.raises(RenderError, match="incompatible with Kubernetes"):
+        template(helm, values_file("default"), kube_version="1.30.9")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "gateway.replica=3",
+        "gateway.settings.max_duration=3",
+        "gateway.settings.listen=0.0.0.0:1",
+        "visual.settings.max_tracks=0",
+        "triton.profiles.all.engin=cpu",
+        "triton.profiles.all.autoscaling.by=inFlight",
+        "image.digests.gateway=latest",
+        "mode=batch",
+    ],
+)
+def test_values_that_mean_nothing_are_refused(helm: Path, setting: str) -> None:
+    with pytest.raises(RenderError, match="values don't meet the specifications"):
+        template(helm, values_file("default"), setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["image.registry="], "image.registry"),
+        (["audio.tritonProfile=sound"], "there is no triton.profiles.sound"),
+        (["models.source=claim"], "models.claim"),
+        (["triton.profiles.all.autoscaling.enabled=true"], "keda.prometheus"),
+        (
+            ["mode=backfill", "triton.profiles.all.autoscaling.enabled=true", "keda.prometheus=http://p:9090"],
+            "something must wake the pool",
+        ),
+    ],
+)
+def test_values_that_cannot_work_say_what_is_missing(helm: Path, settings: list[str], said: str) -> None:
+    with pytest.raises(RenderError, match=said):
+        template(helm, values_file("default"), *settings)
+
+
+def test_notes_give_the_two_next_commands(helm: Path) -> None:
+    words = ["install", RELEASE, str(CHART), "--dry-run=client", "--namespace", "trust"]
+    try:
+        said = run_helm(helm, [*words, "--values", str(values_file("small"))])
+    except RenderError as error:  # helm 4 wants a cluster even for this
+        if "cluster" not in str(error).lower():
+            raise
+        pytest.skip("this helm renders notes only with a cluster")
+    notes = said.partition("NOTES:")[2]
+    assert "helm test bonafide --namespace trust" in notes
+    assert "port-forward service/bonafide-gateway 8500:8500" in notes
+    assert "gateway has one pod" in notes
+
+
+def test_a_server_accepts_the_release(helm: Path, case: str) -> None:
+    kubeconfig = os.environ.get("KUBECONFIG")
+    if not kubeconfig:
+        pytest.skip("needs an API server: KUBECONFIG is not set")
+    command = [helm, "install", RELEASE, CHART, "--dry-run=server", "--values", values_file(case)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_chart_packs_no_tests_or_sources(helm: Path, tmp_path: Path) -> None:
+    run_helm(helm, ["package", str(CHART), "--destination", str(tmp_path)])
+    (package,) = tmp_path.glob("*.tgz")
+    names = subprocess.run(["tar", "tzf", package], capture_output=True, text=True, check=True).stdout.split()
+    assert "bonafide/values.schema.json" in names
+    assert "bonafide/files/topology.json" in names
+    assert not [name for name in names if "/ci/" in name or "head" in name]
+
+
+def test_chart_metadata_names_the_oldest_version() -> None:
+    metadata = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert metadata["kubeVersion"] == f">={OLDEST}-0"
