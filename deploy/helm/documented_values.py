@@ -44,7 +44,7 @@ def documented_values(text: str) -> list[Value]:
     return list(_walk(root, (), text.splitlines()))
 
 
-def _walk(node: yaml.Node, path: tuple[str, ...], lines: list[str]) -> Iterator[Value]:
+def _walk(node: yaml.Node | None, path: tuple[str, ...], lines: list[str]) -> Iterator[Value]:
     if not isinstance(node, yaml.MappingNode) or not node.value:
         raise UndocumentedValueError(".".join(path))
     for key, value in node.value:

@@ -73,5 +73,3 @@ def template(helm: Path, values: Path, *settings: str, kube_version: str = NEWES
 def as_text(objects: Sequence[Object]) -> str:
     """Objects as a golden file holds them: whichever helm wrote them, the same text."""
     return yaml.dump_all(objects, Dumper=yaml.CSafeDumper, explicit_start=True, width=120, allow_unicode=True)
-
-

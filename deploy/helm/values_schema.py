@@ -83,7 +83,9 @@ def render() -> str:
         **_tree(value for value in values if value.path[:2] not in {DEFAULTS, PROFILES}),
     }
     triton = schema["properties"]["triton"]["properties"]
-    profile = _tree(Value(value.path[2:], value.default, value.meaning) for value in values if value.path[:2] == DEFAULTS)
+    profile = _tree(
+        Value(value.path[2:], value.default, value.meaning) for value in values if value.path[:2] == DEFAULTS
+    )
     triton["defaults"] = {"$ref": "#/definitions/profile"}
     triton["profiles"] = {
         "type": "object",
@@ -146,4 +148,6 @@ def _resolved(node: Any, definitions: Schema) -> Any:  # noqa: ANN401 - a JSON t
         return node
     if "$ref" in node:
         node = {**definitions[node["$ref"].rpartition("/")[2]], **{k: v for k, v in node.items() if k != "$ref"}}
-    return {key: _resolved(value, definitions) for key, value in node.items() if key not in {"title", "default", "format"}}
+    return {
+        key: _resolved(value, definitions) for key, value in node.items() if key not in {"title", "default", "format"}
+    }

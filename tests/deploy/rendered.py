@@ -57,6 +57,4 @@ def ends(policies: list[Object], direction: str, everyone: dict[str, Object]) ->
                 if "podSelector" not in peer or "namespaceSelector" in peer:
                     continue
                 there = [name for name, pod in everyone.items() if selects(peer["podSelector"], pod)]
-                yield from (
-                    (mine, other, port["port"]) for mine in here for other in there for port in rule["ports"]
-                )
+                yield from ((mine, other, port["port"]) for mine in here for other in there for port in rule["ports"])

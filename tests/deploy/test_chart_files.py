@@ -30,7 +30,7 @@ def test_every_value_is_documented_and_none_is_lost() -> None:
 
 
 def test_a_value_without_comment_is_refused() -> None:
-    with pytest.raises(UndocumentedValueError, match="gateway.replicas"):
+    with pytest.raises(UndocumentedValueError, match=r"gateway\.replicas"):
         documented_values("gateway:\n  replicas: 2\n")
 
 

@@ -1,4 +1,4 @@
-"""What the accepted manifests promise, object against object. Needs no cluster and no helm: chart-check renders them."""
+"""What the accepted manifests promise, object against object; needs no cluster and no helm."""
 
 from __future__ import annotations
 
@@ -160,9 +160,9 @@ def test_services_are_headless_and_reach_their_pods(objects: list[Object], pods:
             continue
         service = rendered.named(objects, "Service", f"{RELEASE}-{component}")
         assert service["spec"]["clusterIP"] == "None"
-        assert [name for name, each in pods.items() if rendered.selects({"matchLabels": service["spec"]["selector"]}, each)] == [
-            component
-        ]
+        assert [
+            name for name, each in pods.items() if rendered.selects({"matchLabels": service["spec"]["selector"]}, each)
+        ] == [component]
         for port in service["spec"]["ports"]:
             assert rendered.ports(pod)[port["targetPort"]] == port["port"]
 
@@ -197,7 +197,11 @@ def test_whatever_is_not_allowed_is_denied(objects: list[Object], pods: dict[str
     assert "ingress" not in deny
     assert "egress" not in deny
     assert all(rendered.selects(deny["podSelector"], pod) for pod in pods.values())
-    (dns,) = (each["spec"] for each in rendered.of_kind(objects, "NetworkPolicy") if each["metadata"]["name"].endswith("-to-dns"))
+    (dns,) = (
+        each["spec"]
+        for each in rendered.of_kind(objects, "NetworkPolicy")
+        if each["metadata"]["name"].endswith("-to-dns")
+    )
     assert all(rendered.selects(dns["podSelector"], pod) for pod in pods.values())
 
 
@@ -221,7 +225,9 @@ def test_every_pod_meets_pod_security_restricted(pods: dict[str, Object]) -> Non
             assert all("hostPort" not in port for port in container.get("ports", []))
 
 
-def test_each_component_has_an_account_of_its_own_without_a_token(objects: list[Object], pods: dict[str, Object]) -> None:
+def test_each_component_has_an_account_of_its_own_without_a_token(
+    objects: list[Object], pods: dict[str, Object]
+) -> None:
     accounts = {each["metadata"]["name"]: each for each in rendered.of_kind(objects, "ServiceAccount")}
     used = [pod["spec"]["serviceAccountName"] for component, pod in pods.items() if component != "test"]
     assert sorted(used) == sorted(accounts)
