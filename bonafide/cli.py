@@ -204,16 +204,16 @@ def _up(options: argparse.Namespace) -> int:
         try:
             with Stack(StackOptions(gateway_port=options.port, engine=options.engine), say) as stack:
                 say(f"up: bonafide analyze FILE (Ctrl-C stops, engine {stack.engine})")
-                while (problem := stack.ended()) is None:
-                    time.sleep(0.5)
+                while True:
+                    for line in stack.tend():
+                        say(line)
+                    time.sleep(0.2)
         except StackError as error:
             _complain(str(error))
             return EXIT_FAILED
         except KeyboardInterrupt:
             say("stopped")
             return EXIT_DONE
-    _complain(problem)
-    return EXIT_FAILED
 
 
 def _complain(text: str) -> None:

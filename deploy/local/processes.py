@@ -24,11 +24,17 @@ class ManagedProcess:
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
+        self._command = [*command]
+        self._environment = {**environment}
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as stream:
-            self._process = subprocess.Popen(  # noqa: S603 - commands of our own making
-                [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *command],
-                env={**os.environ, **environment},
+        log.write_bytes(b"")
+        self._process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as stream:
+            return subprocess.Popen(  # noqa: S603 - commands of our own making
+                [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *self._command],
+                env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -57,6 +63,11 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def restart(self) -> None:
+        """Start the same command again, on the leash of the calling thread; whatever is left of it is killed first."""
+        self.kill()
+        self._process = self._spawn()
 
     def kill(self) -> None:
         """Kill whatever is left of the child and of its own children."""

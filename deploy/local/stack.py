@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import triton
 from deploy.local.processes import ManagedProcess, free_ports, port_is_free, stop_together
+from deploy.local.supervision import Supervisor
 from deploy.topology import COMPONENTS, TRITON, Component, wiring
 from services.common.models import ModelRepository
 from services.common.settings import EngineChoice
@@ -45,15 +46,18 @@ class StackOptions:
 
     ``gateway_port`` 0 picks a free one. ``start_seconds`` bounds the whole start; a service that answers
     but is not ready ``patience_seconds`` after everything it depends on is taken as refusing to serve.
-    ``environment`` is added to every process.
+    ``environment`` is added to every process, and ``own_environment`` to the process of that name, where it wins
+    over what the stack itself would set. ``gateways`` run side by side; the others are named gateway-2 and so on.
     """
 
     gateway_port: int = 0
+    gateways: int = 1
     engine: EngineChoice = EngineChoice.AUTO
     repository: Path = ROOT / "model_repository"
     run_directory: Path = ROOT / ".run"
     triton_environment: Path = ROOT / ".venv-triton"
     environment: Mapping[str, str] = field(default_factory=dict)
+    own_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     start_seconds: float = 90.0
     patience_seconds: float = 4.0
     grace_seconds: float = 8.0
@@ -70,6 +74,7 @@ class Stack:
         self._options = options
         self._say = say
         self._processes: dict[str, ManagedProcess] = {}
+        self._supervisor = Supervisor(self._processes, self._tidy)
         self._began = 0.0
         self.addresses: dict[str, str] = {}
         self.engine = EngineChoice.EMBEDDED
@@ -113,7 +118,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything, the gateway first, and remove shared memory."""
-        layers = [[GATEWAY], MODEL_SERVICES, [TRITON]]
+        layers = [self._gateways(), MODEL_SERVICES, [TRITON]]
         try:
             for layer in layers:
                 present = [self._processes[name] for name in layer if name in self._processes]
@@ -131,14 +136,29 @@ class Stack:
                 return f"{name} ended with code {process.exit_code}: {process.last_line()} (log: {process.log})"
         return None
 
+    def tend(self) -> list[str]:
+        """Start again what has ended, after a pause; answers a line for each change. Call it often, from one thread."""
+        return self._supervisor.tend()
+
+    def _tidy(self, name: str) -> None:
+        if name == TRITON:
+            self._processes[name].kill()  # its stubs too, which still hold the shared memory
+            triton.remove_shared_memory(os.getpid())
+
+    def _gateways(self) -> list[str]:
+        return [GATEWAY, *(f"{GATEWAY}-{number}" for number in range(2, self._options.gateways + 1))]
+
     def _launch(self) -> None:
-        ports = free_ports(2 + len(MODEL_SERVICES) + 1)
-        triton_port, metrics_port, *service_ports, gateway_port = ports
-        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(MODEL_SERVICES, service_ports, strict=True)}
+        gateways = self._gateways()
+        triton_port, metrics_port, *ports = free_ports(2 + len(MODEL_SERVICES) + len(gateways))
+        names = [*MODEL_SERVICES, *gateways]
+        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
+        if self._options.gateway_port:
+            self.addresses[GATEWAY] = f"127.0.0.1:{self._options.gateway_port}"
         self.engine = self._launch_triton(triton_port, metrics_port)
-        self.addresses[GATEWAY] = f"127.0.0.1:{self._options.gateway_port or gateway_port}"
         for component in COMPONENTS:
-            self._launch_service(component)
+            for name in gateways if component.name == GATEWAY else [component.name]:
+                self._launch_service(component, name)
 
     def _launch_triton(self, grpc_port: int, metrics_port: int) -> EngineChoice:
         options = self._options
@@ -167,14 +187,15 @@ class Stack:
         self.addresses |= {TRITON: f"127.0.0.1:{grpc_port}", "triton-metrics": f"127.0.0.1:{metrics_port}"}
         return EngineChoice.TRITON
 
-    def _launch_service(self, component: Component) -> None:
+    def _launch_service(self, component: Component, name: str) -> None:
         models = PurePosixPath(self._options.repository)
-        environment = wiring(component, self.addresses.__getitem__, self.addresses[component.name], models, self.engine)
-        self._launch_process(component.name, [sys.executable, "-P", "-m", f"services.{component.name}"], environment)
+        environment = wiring(component, self.addresses.__getitem__, self.addresses[name], models, self.engine)
+        self._launch_process(name, [sys.executable, "-P", "-m", f"services.{component.name}"], environment)
 
     def _launch_process(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         log = self._options.run_directory / "logs" / f"{name}.log"
-        self._processes[name] = ManagedProcess(name, command, {**self._options.environment, **environment}, log)
+        own = self._options.own_environment.get(name, {})
+        self._processes[name] = ManagedProcess(name, command, {**self._options.environment, **environment, **own}, log)
 
     def _await_ready(self, name: str) -> None:
         """Wait for SERVING; everything that ``name`` depends on is ready already."""

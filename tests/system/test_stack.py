@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
+from bonafide.analysis import Analysis
 from bonafide.client import AnalysisFailedError, Client, ServerUnreachableError
 from deploy.local.stack import ROOT, Stack, StackError, StackOptions
 from services.common.evidence import Branch, Outcome
@@ -43,6 +45,24 @@ def family(pid: int) -> list[int]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # threads come and go
             members += [member for child in task.read_text().split() for member in family(int(child))]
     return members
+
+
+def command_line(pid: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def analyzed_once_ready(client: Client, data: bytes, seconds: float = 60.0) -> Analysis:
+    """The analysis of a clip, asked for again while the server says that it is not there yet."""
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            return client.analyze(io.BytesIO(data), timeout=seconds)
+        except (ServerUnreachableError, AnalysisFailedError):
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.2)
 
 
 def wait_until_gone(pids: list[int], seconds: float = 15.0) -> list[int]:
@@ -154,3 +174,19 @@ def test_nobody_listening_is_exit_code_three(free_port: int, tmp_path: Path) -> 
     assert done.returncode == 3
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_killed_service_is_started_again_by_up(free_port: int) -> None:
+    process, lines = start_up(free_port)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            fusion = next(pid for pid in family(process.pid) if b"services.fusion" in command_line(pid))
+            os.kill(fusion, signal.SIGKILL)
+            lines += itertools.takewhile(lambda line: line != "fusion started again\n", process.stdout)
+            assert f"fusion ended with code {-signal.SIGKILL}" in lines[-1]
+            with Client(f"127.0.0.1:{free_port}") as client:
+                assert analyzed_once_ready(client, make.still_picture()).media.still
+        finally:
+            process.terminate()
+            process.wait(60)

@@ -1,0 +1,1 @@
+"""Campaigns against the running system: faults, overload, hostile input, and a long soak."""
