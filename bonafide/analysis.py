@@ -47,6 +47,22 @@ class Progress:
     percent: float
 
 
+Event = Progress | BranchReport
+"""What a caller hears while an analysis runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model in service, with what its card says."""
+
+    name: str
+    version: str
+    sha256: str
+    trained_on: str
+    headline: str
+    licence: str
+
+
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """Verdict, ledger and evidence of one clip; the contract's ``Analysis`` explains every field."""

@@ -16,16 +16,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bonafide import analysis as answers
 from bonafide import models_import
-from bonafide.client import (
-    DEFAULT_ADDRESS,
-    DEFAULT_TIMEOUT_SECONDS,
-    BadInputError,
-    Client,
-    ClientError,
-    Event,
-    ServedModel,
-    ServerUnreachableError,
-)
+from bonafide.analysis import Event, ServedModel
+from bonafide.client import DEFAULT_TIMEOUT_SECONDS, Client
+from bonafide.connection import DEFAULT_ADDRESS
+from bonafide.errors import BadInputError, ClientError, ServerUnreachableError
 from bonafide.report import print_report, render_models
 from bonafide.wording import STAGES
 from services.common.errors import BonafideError

@@ -8,8 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bonafide.analysis import Analysis
-from bonafide.client import ServedModel
+from bonafide.analysis import Analysis, ServedModel
 from bonafide.wording import REASONS, STAGES
 from services.common.evidence import BranchReport, Contribution, FaceTrack, Outcome, ScorePoint, Verdict
 from services.common.media import MediaInfo

@@ -108,6 +108,7 @@ class Stack:
         self.absent: set[str] = set()
         self._repository = repository
         self._exits = AsyncExitStack()
+        self.address: str
         self.channel: grpc.aio.Channel
         self.stub: Any
 
@@ -132,6 +133,7 @@ class Stack:
             **{f"{name}_address": address for name, address in addresses.items()},
         )
         await self._exits.enter_async_context(serving(build(settings), settings))
+        self.address = settings.listen
         self.channel = open_channel(settings.listen, max_message_bytes=1 << 26)
         await asyncio.wait_for(self.channel.channel_ready(), 10)
         self.stub = analysis_pb2_grpc.AnalysisServiceStub(self.channel)

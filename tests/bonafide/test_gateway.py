@@ -1,0 +1,91 @@
+"""Both clients and the command line against the real gateway, with peers whose answers are known."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import bonafide.client
+from bonafide import AsyncClient, Client
+from bonafide.errors import BadInputError
+from services.common.evidence import Branch, Verdict
+from tests import media_factory as media
+from tests.common.test_models import make_model
+from tests.gateway.test_service import CLIP, LIMIT, Stack
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    make_model(tmp_path / "models")
+    return Stack(tmp_path / "models")
+
+
+async def test_the_example_of_the_docstring_runs(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clip.mp4").write_bytes(CLIP)
+    monkeypatch.chdir(tmp_path)
+    example = next(found for found in doctest.DocTestFinder().find(bonafide.client.Client) if found.name == "Client")
+    assert sum(len(each.source.splitlines()) for each in example.examples) <= 10
+    async with stack:
+        assert await stack.is_serving()
+        monkeypatch.setenv("BONAFIDE_SERVER", stack.address)
+        results = await asyncio.to_thread(doctest.DocTestRunner().run, example)
+    assert (results.attempted, results.failed) == (len(example.examples), 0)
+
+
+async def test_both_clients_get_the_same_answer(stack: Stack) -> None:
+    async with stack:
+        assert await stack.is_serving()
+        async with AsyncClient(stack.address) as client:
+            one = await client.analyze(CLIP, request_id="one", timeout=30)
+        with Client(stack.address) as connection:
+            other = await asyncio.to_thread(connection.analyze, CLIP, request_id="two", timeout=30)
+    assert one.verdict is other.verdict is Verdict.AUTHENTIC
+    assert [line.branch for line in one.branches] == list(Branch)
+    assert (one.request_id, other.request_id) == ("one", "two")
+    assert one.media == other.media
+
+
+async def test_a_refusal_in_the_middle_of_an_upload_is_heard_by_both(stack: Stack) -> None:
+    too_much = CLIP + bytes(4 * LIMIT)
+    async with stack:
+        assert await stack.is_serving()
+        async with AsyncClient(stack.address) as client:
+            with pytest.raises(BadInputError) as one:
+                await client.analyze(too_much, timeout=30)
+        with Client(stack.address) as connection, pytest.raises(BadInputError) as other:
+            await asyncio.to_thread(connection.analyze, too_much, timeout=30)
+    assert one.value.reason == other.value.reason == "FILE_TOO_LARGE"
+
+
+async def test_the_command_line_in_a_process_of_its_own(stack: Stack, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.mp4", tmp_path / "bad.mp4"
+    good.write_bytes(CLIP)
+    bad.write_bytes(media.text_file())
+
+    async def run(*arguments: str) -> tuple[int | None, list[str], list[str]]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bonafide.cli", *arguments, "--server", stack.address),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        return process.returncode, out.decode().splitlines(), err.decode().splitlines()
+
+    async with stack:
+        assert await stack.is_serving()
+        code, lines, _ = await run("analyze", str(good), str(bad), "--json")
+        shown = await run("analyze", str(good))
+        listed = await run("models", "--json")
+    assert code == 2
+    answer, refusal = map(json.loads, lines)
+    assert answer["verdict"] == "AUTHENTIC"
+    assert refusal["error"]["reason"] == "UNSUPPORTED_MEDIA"
+    assert shown[0] == 0
+    assert any("AUTHENTIC" in line for line in shown[1])
+    assert listed[0] == 0
+    assert json.loads(listed[1][0])[0]["sha256"]
