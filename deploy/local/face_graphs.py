@@ -1,6 +1,6 @@
-"""The three third-party face networks, reshaped into the graphs that the model repository serves.
+"""The two third-party face networks, reshaped into the graphs that the model repository serves.
 
-All take what a service already has, in batches of any size: uint8 RGB pictures, or landmarks in pixels.
+All take what a service already has, uint8 RGB pictures, in batches of any size.
 """
 
 from __future__ import annotations
@@ -15,19 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.local.tflite_graph import GraphWriter, TFLiteGraph
 
 LANDMARKS = 478
-BLENDSHAPES = 52
 ROI_SIZE = 256
-
-BLENDSHAPE_LANDMARKS = (
-    *(0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67),
-    *(70, 78, 80, 81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146),
-    *(148, 149, 150, 152, 153, 154, 155, 157, 158, 159, 160, 161, 162, 163, 168, 172, 173, 176, 178, 181),
-    *(185, 191, 195, 197, 234, 246, 249, 251, 263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291, 293),
-    *(295, 296, 297, 300, 308, 310, 311, 312, 314, 317, 318, 321, 323, 324, 332, 334, 336, 338, 356, 361),
-    *(362, 365, 373, 374, 375, 377, 378, 379, 380, 381, 382, 384, 385, 386, 387, 388, 389, 390, 397, 398),
-    *(400, 402, 405, 409, 415, 454, 466, 468, 469, 470, 471, 472, 473, 474, 475, 476, 477),
-)
-"""Points of the mesh that the blendshape network reads, as documented for MediaPipe's face landmarker."""
 
 
 def face_detector(yunet: bytes) -> bytes:
@@ -89,27 +77,6 @@ def face_landmarker(task: bytes) -> bytes:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape[1:]]) for name, (_, shape) in shapes.items()
     ]
     return _serialised(writer.model("face_landmarker", [crops], outputs))
-
-
-def face_blendshapes(task: bytes) -> bytes:
-    """The 52 expression weights of a Face Landmarker bundle.
-
-    Args:
-        task: the ``.task`` bundle, a zip of TensorFlow Lite flatbuffers.
-
-    Returns:
-        ONNX with input ``landmarks`` (pixels at any scale) and output ``blendshapes``, each in [0, 1].
-    """
-    writer = GraphWriter()
-    subset = writer.constant(np.array(BLENDSHAPE_LANDMARKS, np.int64))
-    points = writer.node("Gather", ["landmarks", subset], axis=1)
-    bounds = [writer.constant(np.array([value], np.int64)) for value in (0, 2, 2)]
-    plane = writer.node("Slice", [points, *bounds])
-    (weights,) = TFLiteGraph(_member(task, "face_blendshapes.tflite"), writer, spatial=False).convert(plane)
-    writer.node("Identity", [weights], "blendshapes")
-    landmarks = helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, ["n", LANDMARKS, 3])
-    output = helper.make_tensor_value_info("blendshapes", TensorProto.FLOAT, ["n", BLENDSHAPES])
-    return _serialised(writer.model("face_blendshapes", [landmarks], [output]))
 
 
 def _member(task: bytes, name: str) -> bytes:

@@ -55,7 +55,6 @@ FACE_LANDMARKER_TASK = Weights(
 SOURCES = {
     "face_detector": YUNET,
     "face_landmarker": FACE_LANDMARKER_TASK,
-    "face_blendshapes": FACE_LANDMARKER_TASK,
 }
 """Served model → the file it is made from."""
 
@@ -149,7 +148,6 @@ def _convert(name: str, original: bytes) -> bytes:
     makers: dict[str, Callable[[bytes], bytes]] = {
         "face_detector": face_graphs.face_detector,
         "face_landmarker": face_graphs.face_landmarker,
-        "face_blendshapes": face_graphs.face_blendshapes,
     }
     return makers[name](original)
 

@@ -23,7 +23,7 @@ from services.visual.pipeline import VisualPipeline
 from services.visual.settings import VisualSettings
 
 MODELS = Path(__file__).parents[2] / "model_repository"
-FACE_MODELS = ("face_detector", "face_landmarker", "face_blendshapes")
+FACE_MODELS = ("face_detector", "face_landmarker")
 TRAINED_MODELS = ("patch_gate", "frame_classifier", "temporal")
 REDNESS = 8.0
 """Logit of a crop that is pure red and of none that is grey."""
@@ -77,7 +77,7 @@ def make_pipeline(root: Path, **changes: object) -> VisualPipeline:
 
 def link_models(source: Path, target: Path) -> None:
     for folder in source.iterdir():
-        if folder.name not in TRAINED_MODELS:
+        if folder.is_dir() and folder.name not in TRAINED_MODELS:
             (target / folder.name).symlink_to(folder)
 
 

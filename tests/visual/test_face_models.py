@@ -81,13 +81,3 @@ def test_the_detector_equals_its_original(engine: EmbeddedEngine, portrait: Pict
         for name, values in ours.items():
             joined = np.concatenate([theirs[f"{name}_{stride}"][0] for stride in (8, 16, 32)])
             np.testing.assert_allclose(values[index], joined, atol=1e-4)
-
-
-def test_expressions_of_a_batch_equal_those_of_single_faces(engine: EmbeddedEngine) -> None:
-    meshes = np.random.default_rng(0).uniform(0, 256, (5, 478, 3)).astype(np.float32)
-    together = engine.run("face_blendshapes", {"landmarks": meshes})["blendshapes"]
-    alone = [engine.run("face_blendshapes", {"landmarks": mesh[None]})["blendshapes"][0] for mesh in meshes]
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-    assert together.shape == (5, 52)
-    assert together.min() >= 0
-    assert together.max() <= 1
