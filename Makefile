@@ -15,7 +15,7 @@ THIRD_PARTY := model_repository/face_landmarker/1/model.onnx
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench \
 	chart chart-check images sbom capacity \
-	train train-frame train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
+	train train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -135,9 +135,9 @@ $(CHECKOV)/.checkov: requirements/checkov.txt
 
 # --- training ---------------------------------------------------------------------------------------
 
-train: train-frame train-patch train-audio train-temporal train-sync train-fusion ## every model, in order
+train: train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion ## every model, in order
 
-train-frame train-patch train-audio train-temporal train-sync train-fusion: train-%: setup-training models
+train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion: train-%: setup-training models
 	@$(TRAIN) -m training.$*
 
 evaluate: setup-training models ## measure the served models; DATA=directory OUT=directory

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import cv2
 
 from bonafide.v1 import visual_pb2, visual_pb2_grpc
-from services.common.server import Service, models_ready, run
+from services.common.inference import InferenceEngine
+from services.common.models import ModelRepository
+from services.common.server import Check, Service, models_ready, run
+from services.visual.ensemble import read_ensemble
 from services.visual.pipeline import OPTIONAL_MODELS, REQUIRED_MODELS, VisualPipeline
 from services.visual.servicer import VisualServicer
 from services.visual.settings import VisualSettings
@@ -21,9 +26,20 @@ def build(settings: VisualSettings) -> Service:
         title="visual",
         names=(visual_pb2.DESCRIPTOR.services_by_name["VisualService"].full_name,),
         register=lambda server: visual_pb2_grpc.add_VisualServiceServicer_to_server(servicer, server),
-        ready=models_ready(repository, engine, required=REQUIRED_MODELS, optional=OPTIONAL_MODELS),
+        ready=_readiness(repository, engine),
         close=(engine.close,),
     )
+
+
+def _readiness(repository: ModelRepository, engine: InferenceEngine) -> Check:
+    """Ready once every model is as its card says, those of the ensemble among them."""
+
+    async def check() -> None:
+        ensemble = await asyncio.to_thread(read_ensemble, repository)
+        required = (*REQUIRED_MODELS, *ensemble.companions)
+        await models_ready(repository, engine, required=required, optional=OPTIONAL_MODELS)()
+
+    return check
 
 
 if __name__ == "__main__":

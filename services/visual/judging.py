@@ -13,8 +13,8 @@ from services.common.models import ModelCard
 from services.visual import ledger
 from services.visual.batching import ModelCalls
 from services.visual.detection import Picture
+from services.visual.ensemble import Ensemble
 from services.visual.scoring import (
-    FRAME_MODEL,
     PATCH_MODEL,
     CropScore,
     FaceCrop,
@@ -27,8 +27,6 @@ from services.visual.scoring import (
     timeline,
     track_logits,
 )
-
-MODELS = {Branch.PATCH: PATCH_MODEL, Branch.FRAME: FRAME_MODEL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +56,14 @@ class Judge:
     Args:
         calls: runs the models.
         cards: cards of the deployed models, by name.
+        ensemble: the networks that make up FRAME.
         batch: crops a call.
     """
 
-    def __init__(self, calls: ModelCalls, cards: Mapping[str, ModelCard], *, batch: int) -> None:
+    def __init__(self, calls: ModelCalls, cards: Mapping[str, ModelCard], ensemble: Ensemble, *, batch: int) -> None:
         self._calls = calls
         self._cards = cards
+        self._ensemble = ensemble
         self._batch = batch
 
     async def judge(self, crops: Sequence[FaceCrop], branches: frozenset[Branch]) -> Judgement:
@@ -94,11 +94,18 @@ class Judge:
 
     async def _attempt(self, branch: Branch, crops: Sequence[FaceCrop], pictures: Sequence[Picture]) -> Attempt:
         began = time.monotonic()
+        names = self._models(branch)
         try:
-            scores = await score_crops(self._calls, MODELS[branch], crops, pictures, batch=self._batch)
+            found = await asyncio.gather(
+                *(score_crops(self._calls, name, crops, pictures, batch=self._batch) for name in names)
+            )
         except BonafideError as error:
             return Attempt(error=error, milliseconds=_since(began))
+        scores = found[0] if branch is Branch.PATCH else self._ensemble.combine(dict(zip(names, found, strict=True)))
         return Attempt(tuple(scores), milliseconds=_since(began))
+
+    def _models(self, branch: Branch) -> tuple[str, ...]:
+        return (PATCH_MODEL,) if branch is Branch.PATCH else tuple(self._ensemble.weights)
 
     def _reports(self, attempts: Mapping[Branch, Attempt]) -> list[BranchReport]:
         """Reports of PATCH and FRAME, which let the same face speak."""
@@ -114,14 +121,14 @@ class Judge:
                     Outcome.SCORED,
                     score=clip_score(attempt.scores, track_id),
                     milliseconds=attempt.milliseconds,
-                    model=self._model(MODELS[branch]),
+                    model="+".join(self._versioned(name) for name in self._models(branch)),
                     features=clip_features(branch, attempt.scores, track_id),
                     timeline=timeline(attempt.scores),
                 )
             )
         return reports
 
-    def _model(self, name: str) -> str:
+    def _versioned(self, name: str) -> str:
         return f"{name}/{self._cards[name].version}" if name in self._cards else name
 
 

@@ -28,7 +28,8 @@ from services.visual import behaviour, detection, landmarks, ledger, temporal
 from services.visual.batching import ModelCalls
 from services.visual.crops import MIN_FACE_SIZE
 from services.visual.detection import Picture, detect
-from services.visual.judging import MODELS, Judge, Judgement
+from services.visual.ensemble import Ensemble, read_ensemble
+from services.visual.judging import Judge, Judgement
 from services.visual.landmarks import FaceView, Mesh, find_meshes
 from services.visual.motion import lip_motion
 from services.visual.scoring import FRAME_MODEL, PATCH_MODEL, Choice, choose_crops, face_size
@@ -89,7 +90,7 @@ class VisualPipeline:
             return _nothing(branches, ReasonCode.NO_VIDEO)
         settings = self._settings
         calls = ModelCalls(self._engine, timeout=timeout, in_flight=settings.calls_in_flight)
-        cards = await asyncio.to_thread(self._deployed)
+        ensemble, cards = await asyncio.to_thread(self._deployed)
         try:
             tracking = await self._find_tracks(calls, survey, dense)
         except BonafideError as error:
@@ -100,7 +101,7 @@ class VisualPipeline:
 
         pictures = [frame.pixels for frame in survey], [frame.pixels for frame in dense]
         crops = choose_crops(tracking.tracks, *pictures, Choice(settings.max_crops_per_track, settings.max_crops))
-        judge = Judge(calls, cards, batch=settings.score_batch)
+        judge = Judge(calls, cards, ensemble, batch=settings.score_batch)
         judgement, watched = await asyncio.gather(
             judge.judge(crops, branches), self._observe(calls, tracking.tracks, dense)
         )
@@ -108,8 +109,12 @@ class VisualPipeline:
         if Branch.TEMPORAL in branches:
             reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, dense))
 
-        models = {**MODELS, Branch.TEMPORAL: temporal.MODEL}
-        took_part |= {models[report.branch] for report in reports if report.outcome is Outcome.SCORED}
+        models = {
+            Branch.PATCH: {PATCH_MODEL},
+            Branch.FRAME: set(ensemble.weights),
+            Branch.TEMPORAL: {temporal.MODEL},
+        }
+        took_part = took_part.union(*(models[one.branch] for one in reports if one.outcome is Outcome.SCORED))
         took_part |= {landmarks.MODEL} if watched.by_track else set()
         return VisualEvidence(
             reports=ledger.complete(reports),
@@ -127,11 +132,12 @@ class VisualPipeline:
         tracking = await self._find_tracks(calls, survey, dense)
         return await self._observe(calls, tracking.tracks, dense)
 
-    def _deployed(self) -> dict[str, ModelCard]:
-        """Cards of the models in the repository that this service uses."""
+    def _deployed(self) -> tuple[Ensemble, dict[str, ModelCard]]:
+        """The ensemble of the repository, and cards of the models in it that this service uses."""
         repository = self._settings.repository()
-        present = set(repository.names())
-        return {name: repository.card(name) for name in (*REQUIRED_MODELS, *OPTIONAL_MODELS) if name in present}
+        ensemble, present = read_ensemble(repository), set(repository.names())
+        used = (*REQUIRED_MODELS, *ensemble.companions, *OPTIONAL_MODELS)
+        return ensemble, {name: repository.card(name) for name in used if name in present}
 
     def _infos(self, cards: dict[str, ModelCard], names: Iterable[str]) -> tuple[ModelInfo, ...]:
         used = [cards[name] for name in sorted(names) if name in cards]

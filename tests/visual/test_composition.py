@@ -1,5 +1,6 @@
 """The composed service is ready with models that can be trusted, and says which file is not."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -39,3 +40,10 @@ async def test_a_missing_required_model_keeps_it_from_being_ready(copied: Path) 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BONAFIDE_VISUAL_MAX_TRACKS", "3")
     assert VisualSettings().max_tracks == 3
+
+
+async def test_an_ensemble_of_other_networks_keeps_it_from_being_ready(copied: Path) -> None:
+    member = {"model": "frame_classifier", "sha256": "0" * 64, "weight": 1.0}
+    (copied / "frame_ensemble.json").write_text(json.dumps({"bias": 0.0, "members": [member]}))
+    with pytest.raises(ModelRepositoryError, match="another frame_classifier"):
+        await build(VisualSettings(model_repository=copied)).ready()

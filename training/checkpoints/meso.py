@@ -13,7 +13,8 @@ from torch.nn import functional
 INPUT_SIZE = 256
 """Side of the crops they were made for, pixels."""
 NORM_EPSILON = 1e-3
-FLAT_FEATURES = 16 * 8 * 8
+REDUCTION = 32
+"""Pixels of the input a cell of the last feature map."""
 HIDDEN = 16
 LEAK = 0.1
 
@@ -31,14 +32,14 @@ def norm(channels: int) -> nn.BatchNorm2d:
 class Head(nn.Module):
     """The two dense layers that both networks share."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.dense1 = nn.Linear(FLAT_FEATURES, HIDDEN)
+        self.dense1 = nn.Linear(16 * (size // REDUCTION) ** 2, HIDDEN)
         self.dense2 = nn.Linear(HIDDEN, 1)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features [N, 16, 8, 8] → one number [N, 1]."""
+        """Features [N, 16, size / 32, size / 32] → one number [N, 1]."""
         flat = self.dropout(features.permute(0, 2, 3, 1).flatten(1))
         hidden = self.dropout(functional.leaky_relu(self.dense1(flat), LEAK))
         return torch.as_tensor(self.dense2(hidden))
@@ -49,15 +50,18 @@ class Meso4(nn.Module):
 
     Takes [N, 3, 256, 256] within [0, 1], answers [N, 1]: the log-odds of the class that training numbered 1
     (in the published weights: real).
+
+    Args:
+        size: side of the pictures, pixels; a multiple of 32.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = INPUT_SIZE) -> None:
         super().__init__()
         self.conv1, self.bn1 = convolution(3, 8, 3), norm(8)
         self.conv2, self.bn2 = convolution(8, 8, 5), norm(8)
         self.conv3, self.bn3 = convolution(8, 16, 5), norm(16)
         self.conv4, self.bn4 = convolution(16, 16, 5), norm(16)
-        self.head = Head()
+        self.head = Head(size)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
@@ -94,16 +98,16 @@ class Inception(nn.Module):
 class MesoInception4(nn.Module):
     """Meso4 with its first two convolutions replaced by inception modules, 29 K parameters.
 
-    Input and output are those of Meso4.
+    Input, output and argument are those of Meso4.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = INPUT_SIZE) -> None:
         super().__init__()
         self.inception1, self.bn1 = Inception(3, (1, 4, 4, 2)), norm(11)
         self.inception2, self.bn2 = Inception(11, (2, 4, 4, 2)), norm(12)
         self.conv3, self.bn3 = convolution(12, 16, 5), norm(16)
         self.conv4, self.bn4 = convolution(16, 16, 5), norm(16)
-        self.head = Head()
+        self.head = Head(size)
 
     def forward(self, images: Tensor) -> Tensor:
         """See Meso4."""

@@ -69,7 +69,7 @@ class _FullPrecision:
 
 
 def _keep_full_precision(backbone: nn.Module) -> None:
-    """Keep large and strided depthwise convolutions out of bfloat16: their weight gradient is up to five times slower."""
+    """Keep large and strided depthwise convolutions out of bfloat16: their gradient is far slower there."""
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1 and (module.kernel_size[0] > 3 or module.stride[0] > 1):
             module.__class__ = type("FullPrecisionConv2d", (_FullPrecision, type(module)), {})

@@ -98,7 +98,7 @@ class Run:
         """
         saved = reported = began = time.monotonic()
         before = self.progress.seconds
-        for crops, labels in _batches(source, self.progress.step):
+        for crops, labels in batches_from(source, self.progress.step):
             if self.progress.share(self._plan) >= 1:
                 break
             loss = self._step(crops, labels)
@@ -156,18 +156,23 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self._optimiser.step()
-        self._follow()
+        follow(self.average, self.model, decay_at(self.progress.step, plan.averaging))
         return float(loss.detach())
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the model; early on faster, so that it forgets where it began."""
-        decay = min(self._plan.averaging, (1 + self.progress.step) / (10 + self.progress.step))
-        for mean, value in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if mean.dtype.is_floating_point:
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
+
+def decay_at(step: int, averaging: float) -> float:
+    """Decay of the moving average: early on smaller, so that it forgets where it began."""
+    return min(averaging, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move an average of weights towards the model."""
+    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
 
 
 @torch.inference_mode()
@@ -197,7 +202,7 @@ def _parameter_groups(model: FrameClassifier, plan: Plan) -> list[dict[str, Any]
     ]
 
 
-def _batches(source: BatchSource, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches_from(source: BatchSource, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches from number ``start`` on, made ahead by one process so that the network need not wait."""
     loader = DataLoader(
         source,  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""The ensemble's members and weights: parity with what is served, weights that must be earned, repeatable runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from services.common.models import ModelRepository  # noqa: E402
+from services.visual.ensemble import FILE, read_ensemble  # noqa: E402
+from services.visual.scoring import FRAME_MODEL  # noqa: E402
+from training.calibration import Line  # noqa: E402
+from training.crop_models import PARITY_TOLERANCE, REPOSITORY, parity_gap  # noqa: E402
+from training.ensemble.members import new_members  # noqa: E402
+from training.ensemble.serving import CalibratedMember  # noqa: E402
+from training.ensemble.training import JointRun  # noqa: E402
+from training.ensemble.weighing import cross_fitted, weigh  # noqa: E402
+from training.frame.training import Plan  # noqa: E402
+
+pytestmark = pytest.mark.training
+NAMES = (FRAME_MODEL, "meso4", "mesoinception4")
+
+
+class TwoBatches:
+    """Stands where the batch source does: the same two batches again and again, of crops that are easily told apart."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        random = np.random.default_rng(number % 2)
+        labels = np.tile(np.array([0, 1], np.float32), 2)
+        crops = random.integers(0, 120, (4, 224, 224, 3)) + labels[:, None, None, None] * 120
+        return crops.astype(np.uint8), labels
+
+
+@pytest.mark.parametrize("name", ["resnet18", "meso4", "mesoinception4"])
+def test_an_exported_member_equals_torch(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.crop_models.REPOSITORY", tmp_path)
+    from training.crop_models import export  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    model = CalibratedMember(new_members()[name].eval(), Line(1.3, 0.4))
+    assert parity_gap(model, export(model, name, {"logit": "1"})) <= PARITY_TOLERANCE
+
+
+def test_a_run_that_stops_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    def run(steps: int, file: Path) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        members = torch.nn.ModuleDict({"meso4": new_members()["meso4"]})
+        plan = Plan(steps=4, seed=3, rate=1e-3)
+        state: dict[str, torch.Tensor] = JointRun(members, plan, file).train(TwoBatches(steps)).state_dict()  # type: ignore[arg-type]
+        return state
+
+    whole = run(4, tmp_path / "whole.pt")
+    run(2, tmp_path / "halves.pt")
+    resumed = run(4, tmp_path / "halves.pt")
+    assert all(torch.allclose(whole[name].float(), resumed[name].float(), atol=1e-5) for name in whole)
+
+
+def made(count: int = 600, seed: int = 0) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Logits of two networks that know something different, and of one that knows nothing."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    truth = 2.0 * labels - 1.0
+    columns = [truth + random.normal(0, 2, count), truth * 0.7 + random.normal(0, 2, count), random.normal(0, 1, count)]
+    return np.stack(columns, axis=1), labels.astype(np.int64)
+
+
+def test_knowing_members_are_weighed_and_an_ignorant_one_leaves() -> None:
+    logits, labels = made()
+    fitted = weigh(logits, labels, ["one"] * len(labels), NAMES)
+    assert set(fitted.weights) == {FRAME_MODEL, "meso4"}
+    assert fitted.weights[FRAME_MODEL] > fitted.weights["meso4"] > 0
+
+
+def test_a_member_that_is_upside_down_gets_no_weight() -> None:
+    logits, labels = made()
+    logits[:, 1] *= -1
+    assert set(weigh(logits, labels, ["one"] * len(labels), NAMES).weights) == {FRAME_MODEL}
+
+
+def test_weights_of_held_out_rows_are_calibrated() -> None:
+    logits, labels = made(4000)
+    groups = [str(at // 4) for at in range(len(labels))]
+    probabilities = cross_fitted(logits, labels, ["one"] * len(labels), NAMES, groups)
+    confident = probabilities > 0.8
+    assert labels[confident].mean() == pytest.approx(probabilities[confident].mean(), abs=0.03)
+
+
+@pytest.mark.skipif(not (REPOSITORY / FILE).is_file(), reason="the ensemble is not trained yet")
+def test_the_served_ensemble_is_the_one_that_was_fitted() -> None:
+    content = json.loads((REPOSITORY / FILE).read_text())
+    ensemble = read_ensemble(ModelRepository(REPOSITORY))
+    assert {FRAME_MODEL, *ensemble.companions, *content["left_out"]} >= {"resnet18", "meso4", "mesoinception4"}
+    for part in ("dfdc_faces_val", "unseen_sources", "mesonet_faces_train"):
+        assert content["metrics"][part]["auc"]["n"] > 100

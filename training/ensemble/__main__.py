@@ -1,0 +1,60 @@
+"""Trains the members of the ensemble, then fits its weights: data in, model repository out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+import cv2
+import torch
+
+from training.crop_models import ROOT, faces_of, held_out_parts
+from training.ensemble.members import new_members
+from training.ensemble.serving import Training, export_members, fit_ensemble
+from training.ensemble.training import JointRun
+from training.frame.batches import BatchSource, Mixture
+from training.frame.training import Plan
+
+CACHE = ROOT / ".cache" / "ensemble"
+MANY = 1_000_000
+SEED_OF_BATCHES = 1000
+"""Added to the seed, so that the members see other batches than the frame classifier did."""
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run or resume the training, fit the weights, write models, configurations and cards."""
+    parser = argparse.ArgumentParser(prog="python -m training.ensemble", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=45.0, help="training time of all members together, minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--export", action="store_true", help="export the last checkpoint without training on")
+    parser.add_argument("--weigh", action="store_true", help="only fit the weights of the networks that are served")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    run = new_run(options.minutes, options.seed)
+    mixed = faces_of("manipulated_faces_train")
+    if not (options.export or options.weigh):
+        swaps = faces_of("dfdc_faces_train")
+        seed = options.seed + SEED_OF_BATCHES
+        run.train(BatchSource(swaps, mixed, mixture=Mixture(), seed=seed, count=MANY))
+    parts = held_out_parts(mixed)
+    command = f"python -m training.ensemble --minutes {options.minutes:g} --seed {options.seed}"
+    training = Training(command, options.seed, run.progress.step, run.progress.seconds)
+    if not options.weigh:
+        export_members(run.average, parts, training)
+    written = fit_ensemble(tuple(run.average), parts, training)
+    log.info("weights %s, left out %s", written["members"], written["left_out"])
+
+
+def new_run(minutes: float, seed: int) -> JointRun:
+    """A run at its beginning, or where its checkpoint left off."""
+    torch.manual_seed(seed)
+    plan = Plan(minutes=minutes, seed=seed, rate=2e-3, weight_decay=0.03, averaging=0.995)
+    return JointRun(new_members(), plan, CACHE / f"run{seed}.pt")
+
+
+if __name__ == "__main__":
+    main()
