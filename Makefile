@@ -12,6 +12,9 @@ TRAIN := $(TRAINING)/bin/python
 PIP := -m pip --disable-pip-version-check --quiet install
 THIRD_PARTY := model_repository/face_landmarker/1/model.onnx
 
+REGISTRY ?= registry.example/bonafide
+TAG ?= 0.1.0
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench \
 	chart chart-check images sbom capacity \
@@ -113,13 +116,29 @@ bench: setup models ## cost of the stack against a raw loop; OUT=FILE for JSON, 
 # --- deploying --------------------------------------------------------------------------------------
 
 chart: setup-dev ## rewrite what follows from settings, values and templates: schema, README, compose, goldens
+	@$(PY) -m deploy.images.roles
 	@$(PY) -m deploy.helm.generate
 	@$(PY) -m deploy.helm.goldens
+	@$(PY) -m deploy.compose.render
 
 chart-check: setup-dev $(CHART)/.chart $(CHECKOV)/.checkov ## helm 3 and 4, schemas, CRDs, policies, images; see docs/operations.md
 	@$(PY) -m deploy.helm.tools
 	@$(PY) -m pytest -q tests/deploy
 	@$(CHART)/bin/python -m pytest -q -p no:cloudcoil tests/chart $(ARGS)
+
+images: models ## build every image with Docker, and push with PUSH=1; REGISTRY=host/path TAG=0.1.0
+	@for file in deploy/images/*.Dockerfile; do \
+		image="$(REGISTRY)/bonafide-$$(basename "$$file" .Dockerfile):$(TAG)"; \
+		docker build --file "$$file" --tag "$$image" $(BUILD_ARGS) . && { test -z "$(PUSH)" || docker push "$$image"; } || exit 1; \
+	done
+
+sbom: $(CHART)/.chart ## a bill of materials of every image's Python packages, CycloneDX JSON in .run/sbom
+	@mkdir -p .run/sbom
+	@for file in deploy/images/requirements/*.txt; do \
+		$(CHART)/bin/cyclonedx-py requirements --output-reproducible --spec-version 1.6 \
+			--output-file ".run/sbom/$$(basename "$$file" .txt).cdx.json" "$$file" || exit 1; \
+	done
+	@ls .run/sbom
 
 $(CHART)/.chart: requirements/chart.txt
 	@echo "setting up $(CHART) (manifest schemas, Dockerfile linter)"

@@ -33,7 +33,18 @@ HERE = {
 def test_checkov_finds_nothing_but_the_stated_exceptions() -> None:
     if not CHECKOV.is_file():
         pytest.fail("checkov is not there: make .venv-checkov/.checkov")
-    command = [CHECKOV, "--framework", "kubernetes", "--compact", "--quiet", "--skip-download", "-o", "json", "-d", GOLDEN]
+    command = [
+        CHECKOV,
+        "--framework",
+        "kubernetes",
+        "--compact",
+        "--quiet",
+        "--skip-download",
+        "-o",
+        "json",
+        "-d",
+        GOLDEN,
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(answer.stdout)
     assert report["summary"]["passed"] > 1000
@@ -49,7 +60,9 @@ def test_checkov_finds_nothing_but_the_stated_exceptions() -> None:
     assert needed == EVERYWHERE.keys() | HERE.keys(), "an exception is no longer needed"
 
 
-@pytest.mark.parametrize("dockerfile", sorted((ROOT / "deploy" / "images").glob("*.Dockerfile")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "dockerfile", sorted((ROOT / "deploy" / "images").glob("*.Dockerfile")), ids=lambda file: file.stem
+)
 def test_hadolint_finds_nothing(dockerfile: Path) -> None:
     answer = subprocess.run([HADOLINT, dockerfile], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout

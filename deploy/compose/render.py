@@ -1,0 +1,122 @@
+"""Writes the compose files from the topology: ``python -m deploy.compose.render``."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from deploy.images.roles import IMAGES
+from deploy.topology import COMPONENTS, ROOT, TRITON, TRITON_GRPC_PORT, TRITON_METRICS_PORT, Component, wiring
+from services.common.settings import EngineChoice
+
+HERE = Path(__file__).parent
+MODELS = PurePosixPath("/models")
+GPU_IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
+_HEAD = "# Written by `python -m deploy.compose.render`; edit that, or deploy/topology.py.\n"
+_SECURITY: dict[str, Any] = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    "tmpfs": ["/tmp:size=4g,mode=1777"],  # noqa: S108 - inside the container
+    "restart": "unless-stopped",
+}
+_ASK_HEALTH = (
+    "import grpc, sys; from grpc_health.v1 import health_pb2 as p, health_pb2_grpc as s; "
+    "stub = s.HealthStub(grpc.insecure_channel('127.0.0.1:{port}')); "
+    "answer = stub.Check(p.HealthCheckRequest(service='{name}'), timeout=2); "
+    "sys.exit(answer.status != p.HealthCheckResponse.SERVING)"
+)
+
+
+def files() -> dict[Path, str]:
+    """What each compose file should hold."""
+    services = {TRITON: _triton(), **{component.name: _service(component) for component in COMPONENTS}}
+    whole = {"name": "bonafide", "services": services, "networks": {"inside": {"internal": True}, "outside": {}}}
+    return {HERE / "compose.yaml": _text(whole), HERE / "compose.gpu.yaml": _text({"services": {TRITON: _gpu()}})}
+
+
+def _service(component: Component) -> dict[str, Any]:
+    gateway = component.name == "gateway"
+    ask = _ASK_HEALTH.format(port=component.port, name=component.grpc_name)
+    ports = {"ports": [f"127.0.0.1:{component.port}:{component.port}"]} if gateway else {}
+    return {
+        **_image(component.name),
+        "environment": wiring(component, _address, f"0.0.0.0:{component.port}", MODELS, EngineChoice.TRITON),
+        "volumes": [f"../../model_repository:{MODELS}:ro"],
+        "networks": ["inside", "outside"] if gateway else ["inside"],
+        **ports,
+        "stop_grace_period": "30s",
+        "healthcheck": {
+            "test": ["CMD", "/opt/venv/bin/python", "-c", ask],
+            "interval": "5s",
+            "timeout": "3s",
+            "start_period": "60s",
+            "start_interval": "1s",
+        },
+        **copy.deepcopy(_SECURITY),
+    }
+
+
+def _triton() -> dict[str, Any]:
+    return {
+        **_image("triton-cpu"),
+        "command": [
+            *server_arguments(),
+            "--backend-directory=/opt/bonafide/backends",
+            "--backend-config=python,shm-region-prefix-name=bonafide-",
+            "--allow-gpu-metrics=false",
+            "--allow-cpu-metrics=false",
+        ],
+        "volumes": [f"../../model_repository:{MODELS}:ro"],
+        "networks": ["inside"],
+        "shm_size": "1g",
+        "stop_grace_period": "30s",
+        **copy.deepcopy(_SECURITY),
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    devices = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    return {
+        "image": GPU_IMAGE,
+        "user": "1000:1000",
+        "entrypoint": ["tritonserver"],
+        "command": server_arguments(),
+        "deploy": {"resources": {"reservations": {"devices": devices}}},
+    }
+
+
+def server_arguments() -> list[str]:
+    """What tritonserver is told everywhere: explicit loading of the models that have a config."""
+    models = sorted(config.parent.name for config in (ROOT / "model_repository").glob("*/config.pbtxt"))
+    return [
+        f"--model-repository={MODELS}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in models),
+        "--allow-http=false",
+        f"--grpc-port={TRITON_GRPC_PORT}",
+        f"--metrics-port={TRITON_METRICS_PORT}",
+        "--exit-timeout-secs=20",
+    ]
+
+
+def _image(role: str) -> dict[str, Any]:
+    dockerfile = (IMAGES / f"{role}.Dockerfile").relative_to(ROOT)
+    return {"image": f"bonafide-{role}", "build": {"context": "../..", "dockerfile": str(dockerfile)}}
+
+
+def _address(name: str) -> str:
+    ports = {component.name: component.port for component in COMPONENTS}
+    return f"{name}:{ports.get(name, TRITON_GRPC_PORT)}"
+
+
+def _text(content: dict[str, Any]) -> str:
+    return _HEAD + yaml.safe_dump(content, sort_keys=False, width=118)
+
+
+if __name__ == "__main__":
+    for file, content in files().items():
+        file.write_text(content, encoding="utf-8")
