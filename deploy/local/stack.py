@@ -190,6 +190,7 @@ class Stack:
     def _launch_service(self, component: Component, name: str) -> None:
         models = PurePosixPath(self._options.repository)
         environment = wiring(component, self.addresses.__getitem__, self.addresses[name], models, self.engine)
+        environment[f"{component.prefix}DRAIN_NOTICE_SECONDS"] = "0"  # the stack stops callers before those they call
         self._launch_process(name, [sys.executable, "-P", "-m", f"services.{component.name}"], environment)
 
     def _launch_process(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:

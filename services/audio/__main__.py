@@ -6,7 +6,7 @@ from bonafide.v1 import audio_pb2, audio_pb2_grpc
 from services.audio.pipeline import SPOOF_MODEL, AudioPipeline
 from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
-from services.common.server import Service, models_ready, run
+from services.common.server import Service, models_ready, start
 
 
 def build(settings: AudioSettings) -> Service:
@@ -24,5 +24,4 @@ def build(settings: AudioSettings) -> Service:
 
 
 if __name__ == "__main__":
-    options = AudioSettings()
-    run(build(options), options)
+    start(AudioSettings, build)

@@ -19,6 +19,7 @@ import onnxruntime
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from services.common.certificates import Certificates
 from services.common.errors import DeadlineError, ModelNotDeployedError, UnavailableError
 from services.common.models import ModelRepository
 
@@ -61,9 +62,12 @@ class TritonEngine:
 
     kind = "triton"
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, certificates: Certificates | None = None) -> None:
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        self._client = triton.InferenceServerClient(url=address, channel_args=options)
+        credentials = None
+        if certificates is not None:
+            credentials = grpc.ssl_channel_credentials(certificates.authorities, certificates.key, certificates.chain)
+        self._client = triton.InferenceServerClient(url=address, channel_args=options, creds=credentials)
 
     async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
         """See InferenceEngine."""

@@ -1,12 +1,13 @@
-"""One server for all services: gRPC with health and reflection, readiness that means it, and a drain.
+"""One process for all services: a guarded gRPC server with health and reflection, readiness that means it, a drain.
 
-Health names: the empty name and each service's full name are SERVING only while the readiness check
-passes; ``liveness`` is SERVING as long as the process answers.
+The order of a stop: health says NOT_SERVING, callers get time to notice, calls in flight end, collaborators
+are closed. A second signal skips the waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -14,19 +15,28 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from pydantic_settings import SettingsError
 
+from services.common.certificates import CertificateError
+from services.common.connections import server_options
 from services.common.errors import BonafideError
+from services.common.guard import Admit, Guard
+from services.common.health import Health
 from services.common.inference import InferenceEngine, TritonEngine
 from services.common.memory import keep_freed_memory
 from services.common.models import ModelRepository
-from services.common.settings import ServiceSettings
+from services.common.peers import PeerAllowList
+from services.common.settings import ServiceSettings, Settings, load_settings
+from services.common.tls import add_port
 from services.common.validation import Rules, RulesInterceptor
 
-LIVENESS = "liveness"
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+EXIT_REFUSED = 78
+"""Exit code of a process whose settings must not run (EX_CONFIG of sysexits.h)."""
+
+HEALTH_SERVICE = str(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+_CLOSE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[None]]
@@ -37,7 +47,8 @@ class Service:
     """What a composition root hands over to be served.
 
     ``names`` are full gRPC service names; ``register`` adds servicers; ``ready`` raises a BonafideError
-    while the service must not get traffic; ``close`` lets go of collaborators after the last call.
+    while the service must not get traffic; ``close`` lets go of collaborators after the last call;
+    ``admit`` are asked in order at the start of every call but those of health.
     """
 
     title: str
@@ -45,6 +56,7 @@ class Service:
     register: Callable[[grpc.aio.Server], None]
     ready: Check
     close: Sequence[Check] = ()
+    admit: Sequence[Admit] = ()
 
 
 def models_ready(
@@ -67,74 +79,103 @@ def models_ready(
 
 
 class ServiceProcess:
-    """Runs one Service until SIGTERM or SIGINT."""
+    """Runs one Service until it is told to stop."""
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         self._service = service
         self._settings = settings
-        self._health = health.aio.HealthServicer()
+        self._health = Health(service.names)
         self._state = ""
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; returns after a graceful drain."""
-        stop = asyncio.Event()
+        """Serve until SIGTERM or SIGINT; returns after a graceful drain, or at once after a second signal."""
+        stop, hurry = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await self.serve(stop)
 
-    async def serve(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set; returns after a graceful drain."""
-        size = self._settings.max_message_bytes
-        server = grpc.aio.server(
-            interceptors=[RulesInterceptor(Rules())],
-            options=[
-                ("grpc.max_receive_message_length", size),
-                ("grpc.max_send_message_length", size),
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        self._service.register(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
-        await self._health.set(LIVENESS, _SERVING)
-        await self._set_ready(ready=False)
-        port = server.add_insecure_port(self._settings.listen)
+        def told() -> None:
+            (hurry if stop.is_set() else stop).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told)
+        await self.serve(stop, hurry)
+
+    async def serve(self, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
+        """Serve until ``stop`` is set, then drain; ``hurry`` ends the drain."""
+        hurry = hurry or asyncio.Event()
+        server, probes = self._server(), self._probe_server()
+        port = add_port(server, self._settings.listen, self._settings.door())
         await server.start()
+        if probes is not None:
+            await probes.start()
         host = self._settings.listen.rpartition(":")[0]
         _log.info("%s listens on %s:%d", self._service.title, host, port)
         watch = asyncio.create_task(self._watch_readiness())
         await stop.wait()
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
-        await self._health.enter_graceful_shutdown()
-        await server.stop(self._settings.drain_seconds)
+        await self._drain(server, hurry)
         for close in self._service.close:
-            await close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(close(), _CLOSE_SECONDS)
+        if probes is not None:
+            await probes.stop(None)
         _log.info("%s stopped", self._service.title)
+
+    def _server(self) -> grpc.aio.Server:
+        settings = self._settings
+        admit = list(self._service.admit)
+        if settings.allowed_peers:
+            admit.insert(0, PeerAllowList(settings.allowed_peers).admit)
+        server = grpc.aio.server(
+            interceptors=[*(Guard(each) for each in admit), RulesInterceptor(Rules())],
+            options=server_options(settings.connection_limits()),
+        )
+        self._service.register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if settings.reflection:
+            names = [*self._service.names, HEALTH_SERVICE, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, server)
+        return server
+
+    def _probe_server(self) -> grpc.aio.Server | None:
+        """A server in plain text that carries health and nothing else; None without a port for it."""
+        if not self._settings.health_listen:
+            return None
+        server = grpc.aio.server(options=server_options(self._settings.probe_limits()))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        add_port(server, self._settings.health_listen, None)
+        return server
+
+    async def _drain(self, server: grpc.aio.Server, hurry: asyncio.Event) -> None:
+        self._health.set_ready(ready=False)
+        _log.info("%s drains", self._service.title)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), self._settings.drain_notice_seconds)
+        self._health.end_watches()
+        ending = asyncio.create_task(server.stop(self._settings.drain_seconds))
+        hurrying = asyncio.create_task(hurry.wait())
+        await asyncio.wait((ending, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        await server.stop(None)
+        await ending
 
     async def _watch_readiness(self) -> None:
         while True:
             try:
                 await self._service.ready()
             except BonafideError as error:
-                await self._set_ready(ready=False)
+                self._health.set_ready(ready=False)
                 self._note(f"not ready: {error.message}")
                 pause = min(self._settings.readiness_interval_seconds, 0.5)
             except Exception:  # noqa: BLE001 - a broken check means not ready, not a dead watcher
-                await self._set_ready(ready=False)
+                self._health.set_ready(ready=False)
                 _log.exception("the readiness check itself failed")
                 pause = self._settings.readiness_interval_seconds
             else:
-                await self._set_ready(ready=True)
+                self._health.set_ready(ready=True)
                 self._note("ready")
                 pause = self._settings.readiness_interval_seconds
             await asyncio.sleep(pause)
-
-    async def _set_ready(self, *, ready: bool) -> None:
-        for name in ("", *self._service.names):
-            await self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
     def _note(self, state: str) -> None:
         if state != self._state:
@@ -142,8 +183,22 @@ class ServiceProcess:
             _log.info("%s %s", self._service.title, state)
 
 
+def start(settings_type: type[Settings], build: Callable[[Settings], Service]) -> None:
+    """Read the settings, build the service, serve until told to stop. The last line of every ``__main__``.
+
+    Settings that must not run end the process with one sentence on stderr and EXIT_REFUSED.
+    """
+    try:
+        settings = load_settings(settings_type)
+        service = build(settings)
+        run(service, settings)
+    except (SettingsError, CertificateError) as error:
+        print(f"refuses to start: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_REFUSED)
+
+
 def run(service: Service, settings: ServiceSettings) -> None:
-    """Log to stderr and serve until told to stop. The last line of every ``__main__``."""
+    """Log to stderr and serve until told to stop."""
     keep_freed_memory()
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

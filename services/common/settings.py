@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, Self, TypeVar
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from services.common.certificates import CertificateFiles, CertificateStore
+from services.common.connections import ConnectionLimits, is_loopback
 from services.common.inference import EmbeddedEngine, InferenceEngine, TritonEngine
 from services.common.models import ModelRepository
+from services.common.peers import SCHEME
+
+_PROBE_CONNECTIONS = 64
+_PROBE_MESSAGE_BYTES = 4096
 
 
 class EngineChoice(StrEnum):
@@ -21,17 +28,123 @@ class EngineChoice(StrEnum):
 
 
 class ServiceSettings(BaseSettings):
-    """What every service needs to listen, stop and log."""
+    """What every service needs to listen, to know who calls, to stop and to log."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     listen: str = Field("127.0.0.1:0", description="Address to listen on, HOST:PORT; port 0 picks a free one.")
+    health_listen: str = Field(
+        "", description="HOST:PORT in plain text for probes: carries grpc.health.v1 and nothing else; empty means none."
+    )
+    allow_plaintext: bool = Field(
+        default=False, description="Whether plain text may leave the machine, for both calls received and calls made."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of this service's certificate chain; read again when it changes."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its private key; read again when it changes.")
+    tls_authorities: Path | None = Field(
+        None,
+        description="PEM file of the authorities whose certificates callers must show; read again when it changes.",
+    )
+    allowed_peers: tuple[str, ...] = Field(
+        (), description="SPIFFE ids that may call, a JSON array; others are refused whatever authority signed them."
+    )
+    reflection: bool = Field(
+        default=True, description="Whether callers who are let in may read the contract by reflection."
+    )
     max_message_bytes: int = Field(512 * 1024 * 1024, ge=1 << 20, description="Largest gRPC message, bytes.")
+    max_connections: int = Field(1000, ge=1, description="Connections open at the same time; more are refused.")
+    max_streams: int = Field(128, ge=1, description="Calls at the same time on one connection; more wait.")
+    connection_age_seconds: float = Field(
+        3.0,
+        gt=0,
+        description="Age at which a connection is replaced, so that callers find new replicas; calls on it go on.",
+    )
+    connection_grace_seconds: float = Field(
+        900.0, gt=0, description="Longest time that calls on a replaced connection go on, seconds."
+    )
+    drain_notice_seconds: float = Field(
+        3.0, ge=0, description="Time between NOT_SERVING and refusing calls on SIGTERM, for callers to notice, seconds."
+    )
     drain_seconds: float = Field(5.0, ge=0, description="Longest wait for calls in flight on SIGTERM, seconds.")
     readiness_interval_seconds: float = Field(
         5.0, gt=0, description="Pause between readiness checks (model hashes, inference server), seconds."
     )
     log_level: str = Field("INFO", description="Lowest level that is logged.")
+
+    @model_validator(mode="after")
+    def _door_is_safe(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together, and one is missing")
+        if self.tls_authorities is not None and self.tls_certificate is None:
+            raise ValueError("tls_authorities needs tls_certificate and tls_key")
+        if self.allowed_peers and self.tls_authorities is None:
+            raise ValueError("allowed_peers needs tls_authorities, for without certificates nobody has an id")
+        if strange := [peer for peer in self.allowed_peers if not peer.startswith(SCHEME)]:
+            raise ValueError(f"allowed_peers holds {strange[0]!r}, which does not begin with {SCHEME}")
+        if self.tls_certificate is None:
+            self.refuse_plaintext("listen", self.listen)
+        return self
+
+    def refuse_plaintext(self, name: str, address: str) -> None:
+        """Raise ValueError when plain text to or at an address would leave the machine without permission."""
+        if address and not self.allow_plaintext and not is_loopback(address):
+            raise ValueError(
+                f"{name} {address} is not loopback and would carry plain text:"
+                " give certificates, or set allow_plaintext to true"
+            )
+
+    def door(self) -> CertificateStore | None:
+        """The certificates of this service's port; None for plain text.
+
+        Raises:
+            CertificateError: they cannot be used.
+        """
+        files = CertificateFiles(self.tls_certificate, self.tls_key, self.tls_authorities)
+        return CertificateStore(files) if files else None
+
+    def connection_limits(self) -> ConnectionLimits:
+        """What this service's port grants."""
+        return ConnectionLimits(
+            message_bytes=self.max_message_bytes,
+            connections=self.max_connections,
+            streams=self.max_streams,
+            age_seconds=self.connection_age_seconds,
+            grace_seconds=self.connection_grace_seconds,
+        )
+
+    def probe_limits(self) -> ConnectionLimits:
+        """What the port for probes grants."""
+        return ConnectionLimits(
+            message_bytes=_PROBE_MESSAGE_BYTES,
+            connections=_PROBE_CONNECTIONS,
+            streams=8,
+            age_seconds=60,
+            grace_seconds=60,
+        )
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def load_settings(kind: type[Settings]) -> Settings:
+    """Read settings from the environment.
+
+    Raises:
+        SettingsError: they contradict each other, or one of them is not what it must be; one sentence.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise SettingsError(_sentence(kind, first["loc"], first["msg"])) from error
+
+
+def _sentence(kind: type[BaseSettings], place: tuple[Any, ...], text: str) -> str:
+    prefix = str(kind.model_config.get("env_prefix", ""))
+    name = f"{prefix}{'_'.join(map(str, place)).upper()}" if place else prefix.rstrip("_")
+    return f"{name}: {text.removeprefix('Value error, ')}"
 
 
 class ModelServiceSettings(ServiceSettings):
@@ -39,10 +152,29 @@ class ModelServiceSettings(ServiceSettings):
 
     engine: EngineChoice = Field(EngineChoice.AUTO, description="Where networks run: auto, triton, embedded.")
     triton_address: str = Field("", description="HOST:PORT of Triton's gRPC endpoint; empty means none.")
+    triton_authorities: Path | None = Field(
+        None, description="PEM file of the authorities of Triton's certificate; TLS to Triton when given."
+    )
+    triton_certificate: Path | None = Field(
+        None, description="PEM file of the certificate shown to Triton, when it asks for one."
+    )
+    triton_key: Path | None = Field(None, description="PEM file of the private key of triton_certificate.")
     model_repository: Path = Field(
         Path("model_repository"), description="Directory of the models, their cards and their hashes."
     )
     engine_threads: int = Field(1, ge=1, description="Threads of each embedded session.")
+
+    @model_validator(mode="after")
+    def _hops_are_safe(self) -> Self:
+        if self.tls_certificate is not None and not self.allowed_peers:
+            raise ValueError(
+                "a service behind the gateway that has certificates needs tls_authorities and allowed_peers"
+            )
+        if (self.triton_certificate is None) != (self.triton_key is None):
+            raise ValueError("triton_certificate and triton_key go together, and one is missing")
+        if self.triton_authorities is None:
+            self.refuse_plaintext("triton_address", self.triton_address)
+        return self
 
     def repository(self) -> ModelRepository:
         """The model repository under ``model_repository``."""
@@ -53,9 +185,11 @@ class ModelServiceSettings(ServiceSettings):
 
         Raises:
             ValueError: Triton is asked for without an address.
+            CertificateError: the certificates for Triton cannot be used.
         """
         if self.engine is EngineChoice.TRITON and not self.triton_address:
             raise ValueError("engine is triton but triton_address is empty")
         if self.engine is EngineChoice.EMBEDDED or not self.triton_address:
             return EmbeddedEngine(self.repository(), threads=self.engine_threads)
-        return TritonEngine(self.triton_address)
+        files = CertificateFiles(self.triton_certificate, self.triton_key, self.triton_authorities)
+        return TritonEngine(self.triton_address, certificates=files.read() if files else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
-from services.common.server import Check, Service, models_ready, run
+from services.common.server import Check, Service, models_ready, start
 from services.fusion.pipeline import FusionPipeline
 from services.fusion.servicer import FusionServicer
 from services.fusion.settings import FusionSettings
@@ -38,5 +38,4 @@ def _readiness(store: HeadStore, models: Check) -> Check:
 
 
 if __name__ == "__main__":
-    options = FusionSettings()
-    run(build(options), options)
+    start(FusionSettings, build)

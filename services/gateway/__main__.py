@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, audio_pb2, fusion_pb2, visual_pb2
+from services.common.channels import open_channel
 from services.common.models import ModelRepository
-from services.common.server import Service, run
+from services.common.server import Service, start
 from services.gateway.clients import AudioClient, FusionClient, Peer, VisualClient, check_ready
 from services.gateway.decode_pool import DecodePool
 from services.gateway.pipeline import Pipeline
@@ -16,10 +19,7 @@ from services.gateway.settings import GatewaySettings
 
 def build(settings: GatewaySettings) -> Service:
     """The service that these settings describe."""
-    size = settings.max_message_bytes
-    visual = Peer("the visual service", settings.visual_address, max_message_bytes=size)
-    audio = Peer("the audio service", settings.audio_address, max_message_bytes=size)
-    fusion = Peer("the fusion service", settings.fusion_address, max_message_bytes=size)
+    visual, audio, fusion = _peers(settings)
     decoder = DecodePool(settings.decode_workers, SamplingPlan(), settings.limits())
     pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), FusionClient(fusion), settings.allowances())
     reception = Reception(pipeline, settings.upload_limits())
@@ -33,6 +33,30 @@ def build(settings: GatewaySettings) -> Service:
     )
 
 
+def _peers(settings: GatewaySettings) -> tuple[Peer, Peer, Peer]:
+    """Connections to the visual, audio and fusion services."""
+    certificates = settings.peer_certificates()
+
+    def peer(title: str, address: str, server_name: str, service: ServiceDescriptor) -> Peer:
+        channel = open_channel(
+            address,
+            max_message_bytes=settings.max_message_bytes,
+            service=service.full_name,
+            certificates=certificates,
+            server_name=server_name,
+        )
+        return Peer(title, channel)
+
+    visual, audio, fusion = (
+        page.DESCRIPTOR.services_by_name[name]
+        for page, name in ((visual_pb2, "VisualService"), (audio_pb2, "AudioService"), (fusion_pb2, "FusionService"))
+    )
+    return (
+        peer("the visual service", settings.visual_address, settings.visual_server_name, visual),
+        peer("the audio service", settings.audio_address, settings.audio_server_name, audio),
+        peer("the fusion service", settings.fusion_address, settings.fusion_server_name, fusion),
+    )
+
+
 if __name__ == "__main__":
-    options = GatewaySettings()
-    run(build(options), options)
+    start(GatewaySettings, build)

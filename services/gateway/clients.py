@@ -10,7 +10,6 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bonafide.v1 import audio_pb2_grpc, fusion_pb2_grpc, visual_pb2_grpc
-from services.common.channels import open_channel
 from services.common.errors import BonafideError, InvalidInputError, UnavailableError
 from services.common.evidence import AudioEvidence, Branch, FusionResult, VisualEvidence
 from services.common.media import AudioTrack, Frame
@@ -33,9 +32,9 @@ Response = TypeVar("Response")
 class Peer:
     """A connection to one service of ours."""
 
-    def __init__(self, title: str, address: str, *, max_message_bytes: int) -> None:
+    def __init__(self, title: str, channel: grpc.aio.Channel) -> None:
         self.title = title
-        self.channel = open_channel(address, max_message_bytes=max_message_bytes)
+        self.channel = channel
         self._health: Any = health_pb2_grpc.HealthStub(self.channel)  # grpc_health is untyped
 
     async def answer(self, call: Awaitable[Response]) -> Response:

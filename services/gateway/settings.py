@@ -7,22 +7,19 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ServiceSettings
+from services.gateway.access import AccessSettings
 from services.gateway.limits import DecodeLimits
 from services.gateway.pipeline import Allowances
 from services.gateway.reception import UploadLimits
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(AccessSettings):
     """What the gateway needs to know."""
 
     model_config = SettingsConfigDict(
         env_prefix="BONAFIDE_GATEWAY_", extra="forbid", frozen=True, protected_namespaces=()
     )
 
-    visual_address: str = Field("127.0.0.1:8501", description="HOST:PORT of the visual service.")
-    audio_address: str = Field("127.0.0.1:8502", description="HOST:PORT of the audio service.")
-    fusion_address: str = Field("127.0.0.1:8503", description="HOST:PORT of the fusion service.")
     model_repository: Path = Field(Path("model_repository"), description="Directory of the model cards to list.")
     max_file_bytes: int = Field(512 << 20, ge=1, description="Largest upload, bytes.")
     spool_memory_bytes: int = Field(

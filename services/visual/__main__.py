@@ -9,7 +9,7 @@ import cv2
 from bonafide.v1 import visual_pb2, visual_pb2_grpc
 from services.common.inference import InferenceEngine
 from services.common.models import ModelRepository
-from services.common.server import Check, Service, models_ready, run
+from services.common.server import Check, Service, models_ready, start
 from services.visual.ensemble import read_ensemble
 from services.visual.pipeline import OPTIONAL_MODELS, REQUIRED_MODELS, VisualPipeline
 from services.visual.servicer import VisualServicer
@@ -43,5 +43,4 @@ def _readiness(repository: ModelRepository, engine: InferenceEngine) -> Check:
 
 
 if __name__ == "__main__":
-    options = VisualSettings()
-    run(build(options), options)
+    start(VisualSettings, build)

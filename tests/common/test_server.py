@@ -14,9 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
 from services.common.channels import open_channel
 from services.common.errors import BonafideError, DeadlineError, InvalidInputError, UnavailableError
+from services.common.health import LIVENESS
 from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
-from services.common.server import LIVENESS, Service, ServiceProcess, models_ready
+from services.common.server import Service, ServiceProcess, models_ready
 from services.common.settings import ServiceSettings
 from services.common.status import error_reason, from_rpc_error, remaining_seconds, unary_errors
 from tests.common.test_models import make_model
@@ -46,7 +47,9 @@ async def serving(ready: Any, drain_seconds: float = 2.0) -> AsyncIterator[grpc.
     service = Service(
         "fusion", [NAME], lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(Fusion(), server), ready
     )
-    settings = ServiceSettings(listen=address, readiness_interval_seconds=0.05, drain_seconds=drain_seconds)
+    settings = ServiceSettings(
+        listen=address, readiness_interval_seconds=0.05, drain_seconds=drain_seconds, drain_notice_seconds=0
+    )
     stop = asyncio.Event()
     task = asyncio.create_task(ServiceProcess(service, settings).serve(stop))
     async with open_channel(address, max_message_bytes=1 << 20) as channel:

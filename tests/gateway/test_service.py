@@ -121,12 +121,13 @@ class Stack:
         addresses = {name: free_address() for name in registrations}
         for name, (add, servicer) in registrations.items():
             if name not in self.absent:
-                service = Service(name, [name], partial(add, servicer), ready)
-                settings = ServiceSettings(listen=addresses[name], drain_seconds=0.1)
+                service = Service(name, [f"bonafide.v1.{name.capitalize()}Service"], partial(add, servicer), ready)
+                settings = ServiceSettings(listen=addresses[name], drain_seconds=0.1, drain_notice_seconds=0)
                 await self._exits.enter_async_context(serving(service, settings))
         settings = GatewaySettings(
             listen=free_address(),
             drain_seconds=0.1,
+            drain_notice_seconds=0,
             readiness_interval_seconds=0.05,
             max_file_bytes=LIMIT,
             model_repository=self._repository,
