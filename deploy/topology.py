@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from services.audio.settings import AudioSettings
+from services.common.connections import is_loopback
 from services.common.settings import EngineChoice, ModelServiceSettings, ServiceSettings
 from services.fusion.settings import FusionSettings
 from services.gateway.settings import GatewaySettings
@@ -82,6 +83,8 @@ def wiring(
         engine: where networks run.
     """
     settings = {"LISTEN": listen, "MODEL_REPOSITORY": str(models)}
+    if not is_loopback(listen):
+        settings["ALLOW_PLAINTEXT"] = "true"  # inside a network that only our services share; docs/security.md
     settings |= {name: address(peer) for name, peer in component.peers.items()}
     if component.runs_models:
         settings["ENGINE"] = engine.value
