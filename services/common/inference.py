@@ -8,23 +8,35 @@ loop.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
-import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import tritonclient.grpc.aio as triton
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from services.common.certificates import Certificates
-from services.common.errors import DeadlineError, ModelNotDeployedError, UnavailableError
+from services.common.errors import DeadlineError, UnavailableError
 from services.common.models import ModelRepository
+from services.common.triton_care import ModelCare, tensors_of
+from services.common.triton_failures import failure_of
 
 Array = npt.NDArray[Any]
-RETRY_PAUSE_SECONDS = 0.05
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
+_CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    # A server that comes back is noticed within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
 
 
 class InferenceEngine(Protocol):
@@ -44,7 +56,9 @@ class InferenceEngine(Protocol):
         Raises:
             DeadlineError: the time was used up.
             ModelNotDeployedError: there is no such model.
-            UnavailableError: the engine cannot be reached or the model failed.
+            ResourceExhaustedError: the model's queue is full.
+            UnavailableError: the engine cannot be reached, or the model failed or is dead.
+            BonafideError: the model does not take such inputs.
         """
         ...
 
@@ -53,63 +67,79 @@ class InferenceEngine(Protocol):
         ...
 
 
-class TritonEngine:
-    """Unary gRPC to a Triton server, with a deadline on every call.
+@dataclass(frozen=True, slots=True)
+class TritonLimits:
+    """How much is asked of Triton at once, and for how long.
 
-    UNAVAILABLE, and NOT_FOUND "no available versions" (a server that is draining or rolling out), are
-    tried again within the deadline; nothing else is.
+    ``patience_seconds`` is how long a call keeps trying while the server restarts or a model is reloaded.
+    """
+
+    calls_per_model: int = 16
+    patience_seconds: float = 5.0
+    probe_seconds: float = 5.0
+    heal: bool = True
+
+
+class TritonEngine:
+    """Unary gRPC to a Triton server: bounded calls a model, a deadline on each, patience with what passes.
+
+    Everything that may pass in a moment (a restart, a roll-out, a full queue, a model being reloaded) is
+    tried again for ``patience_seconds`` within the deadline; nothing else is.
     """
 
     kind = "triton"
 
-    def __init__(self, address: str, *, certificates: Certificates | None = None) -> None:
-        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    def __init__(
+        self, address: str, *, certificates: Certificates | None = None, limits: TritonLimits | None = None
+    ) -> None:
+        self._limits = limits or TritonLimits()
         credentials = None
         if certificates is not None:
             credentials = grpc.ssl_channel_credentials(certificates.authorities, certificates.key, certificates.chain)
-        self._client = triton.InferenceServerClient(url=address, channel_args=options, creds=credentials)
+        self._client = triton.InferenceServerClient(url=address, channel_args=_CHANNEL_OPTIONS, creds=credentials)
+        self._care = ModelCare(self._client, probe_seconds=self._limits.probe_seconds, heal=self._limits.heal)
+        self._gates: dict[str, asyncio.Semaphore] = {}
 
     async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
         """See InferenceEngine."""
-        tensors = []
-        for name, values in inputs.items():
-            tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(values))
-            tensors.append(tensor)
+        tensors = tensors_of(inputs)
+        gate = self._gates.setdefault(model, asyncio.Semaphore(self._limits.calls_per_model))
         ends = time.monotonic() + timeout
-        while True:
-            remaining = ends - time.monotonic()
-            if remaining <= 0:
-                raise DeadlineError(f"model {model} did not answer in time")
-            try:
-                result = await self._client.infer(model, tensors, client_timeout=remaining)
-            except InferenceServerException as error:
-                self._raise_unless_retryable(model, error)
-                await asyncio.sleep(min(RETRY_PAUSE_SECONDS, max(ends - time.monotonic(), 0)))
-            else:
-                outputs = result.get_response().outputs
-                return {output.name: result.as_numpy(output.name) for output in outputs}
-
-    @staticmethod
-    def _raise_unless_retryable(model: str, error: InferenceServerException) -> None:
-        status, text = str(error.status() or ""), str(error.message())
-        if status.endswith("DEADLINE_EXCEEDED"):
-            raise DeadlineError(f"model {model} did not answer in time") from error
-        if status.endswith("UNAVAILABLE") or "no available versions" in text:
-            return
-        if status.endswith("NOT_FOUND"):
-            raise ModelNotDeployedError(f"the inference server has no model named {model}") from error
-        raise UnavailableError(f"model {model} failed", reason="MODEL_FAILED") from error
-
-    async def ready(self, model: str, *, timeout: float = 2.0) -> bool:
-        """Whether the server says that the model is loaded; False when it cannot be asked."""
         try:
-            return bool(await self._client.is_model_ready(model, client_timeout=timeout))
-        except (InferenceServerException, grpc.RpcError):
-            return False
+            async with asyncio.timeout(timeout), gate:
+                return await self._patiently(model, tensors, ends)
+        except TimeoutError as error:
+            raise DeadlineError(f"model {model} did not answer in time") from error
+
+    async def _patiently(self, model: str, tensors: list[Any], ends: float) -> dict[str, Array]:
+        patient_until = min(ends, time.monotonic() + self._limits.patience_seconds)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                result = await self._client.infer(model, tensors, client_timeout=max(ends - time.monotonic(), 1e-3))
+            except InferenceServerException as raised:
+                failure = failure_of(model, raised)
+                if failure.dead:
+                    self._care.heal(model, failure.error.reason)
+                if not failure.passing or time.monotonic() + pause >= patient_until:
+                    raise failure.error from raised
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads callers, no secret
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            else:
+                self._care.answered(model)
+                return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+    async def check(self, models: Sequence[str]) -> None:
+        """Make sure that every model really answers; what is dead is reloaded meanwhile.
+
+        Raises:
+            BonafideError: at least one model does not answer; says which and why.
+        """
+        await self._care.check(models)
 
     async def close(self) -> None:
         """See InferenceEngine."""
+        await self._care.close()
         await self._client.close()
 
 

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from services.common.certificates import CertificateFiles, CertificateStore
 from services.common.connections import ConnectionLimits, is_loopback
-from services.common.inference import EmbeddedEngine, InferenceEngine, TritonEngine
+from services.common.inference import EmbeddedEngine, InferenceEngine, TritonEngine, TritonLimits
 from services.common.models import ModelRepository
 from services.common.peers import SCHEME
 
@@ -162,6 +162,16 @@ class ModelServiceSettings(ServiceSettings):
     model_repository: Path = Field(
         Path("model_repository"), description="Directory of the models, their cards and their hashes."
     )
+    triton_calls_per_model: int = Field(16, ge=1, description="Calls to one model of Triton under way at once.")
+    triton_patience_seconds: float = Field(
+        5.0, ge=0, description="How long a call keeps trying while Triton restarts or reloads a model, seconds."
+    )
+    triton_probe_seconds: float = Field(
+        5.0, gt=0, description="Time in which a model must answer the tiny inference of a readiness check, seconds."
+    )
+    triton_heal: bool = Field(
+        default=True, description="Unload and load a model that no longer answers, where Triton allows it."
+    )
     engine_threads: int = Field(1, ge=1, description="Threads of each embedded session.")
 
     @model_validator(mode="after")
@@ -192,4 +202,10 @@ class ModelServiceSettings(ServiceSettings):
         if self.engine is EngineChoice.EMBEDDED or not self.triton_address:
             return EmbeddedEngine(self.repository(), threads=self.engine_threads)
         files = CertificateFiles(self.triton_certificate, self.triton_key, self.triton_authorities)
-        return TritonEngine(self.triton_address, certificates=files.read() if files else None)
+        limits = TritonLimits(
+            calls_per_model=self.triton_calls_per_model,
+            patience_seconds=self.triton_patience_seconds,
+            probe_seconds=self.triton_probe_seconds,
+            heal=self.triton_heal,
+        )
+        return TritonEngine(self.triton_address, certificates=files.read() if files else None, limits=limits)

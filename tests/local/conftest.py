@@ -80,10 +80,14 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_triton(
-    installation: triton.TritonInstallation, repository: Path, models: list[str], directory: Path
+    installation: triton.TritonInstallation,
+    repository: Path,
+    models: list[str],
+    directory: Path,
+    ports: tuple[int, ...] = (),
 ) -> tuple[ManagedProcess, str, str]:
     """A server that is ready: its process, its gRPC address and the address of its metrics."""
-    grpc_port, metrics_port = free_ports(2)
+    grpc_port, metrics_port = ports or free_ports(2)
     plan = triton.TritonPlan(
         installation=installation,
         repository=repository,

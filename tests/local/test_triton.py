@@ -13,7 +13,7 @@ import pytest
 
 from deploy.local import triton
 from deploy.local.processes import stop_together
-from services.common.errors import ModelNotDeployedError, UnavailableError
+from services.common.errors import BonafideError, ModelNotDeployedError
 from services.common.inference import EmbeddedEngine, TritonEngine
 from services.common.models import ModelRepository
 from tests.local.conftest import start_triton, write_model
@@ -72,8 +72,9 @@ async def test_requests_of_different_lengths_do_not_disturb_each_other(triton_se
 async def test_a_bad_request_fails_and_the_next_one_is_answered(triton_server: tuple[str, str]) -> None:
     remote = TritonEngine(triton_server[0])
     try:
-        with pytest.raises(UnavailableError):
+        with pytest.raises(BonafideError) as refused:
             await remote.infer("tiny", {"pixels": pixels(1, 2).astype(np.float32)}, timeout=10)
+        assert refused.value.reason == "MODEL_REFUSED_INPUT"
         with pytest.raises(ModelNotDeployedError):
             await remote.infer("nobody", {"pixels": pixels(1, 2)}, timeout=10)
         assert (await remote.infer("tiny", {"pixels": pixels(1, 2)}, timeout=10))["scores"].shape == (1, 2, 3)
