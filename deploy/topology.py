@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from services.audio.settings import AudioSettings
-from services.common.connections import is_loopback
 from services.common.settings import EngineChoice, ModelServiceSettings, ServiceSettings
 from services.fusion.settings import FusionSettings
 from services.gateway.settings import GatewaySettings
@@ -21,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TRITON = "triton"
 TRITON_GRPC_PORT = 8001
 TRITON_METRICS_PORT = 8002
+HEALTH_PORT = 8590
+"""Where probes ask, in plain text, what carries nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,13 @@ COMPONENTS = (
 
 
 def wiring(
-    component: Component, address: Callable[[str], str], listen: str, models: PurePosixPath, engine: EngineChoice
+    component: Component,
+    address: Callable[[str], str],
+    listen: str,
+    models: PurePosixPath,
+    engine: EngineChoice,
+    *,
+    allow_plaintext: bool = False,
 ) -> dict[str, str]:
     """The environment that connects a service: where it listens, whom it calls, where its models are.
 
@@ -81,10 +88,11 @@ def wiring(
         listen: HOST:PORT to listen on.
         models: directory of the model repository, as the service sees it.
         engine: where networks run.
+        allow_plaintext: say that calls may leave the machine without TLS; not needed on loopback.
     """
     settings = {"LISTEN": listen, "MODEL_REPOSITORY": str(models)}
-    if not is_loopback(listen):
-        settings["ALLOW_PLAINTEXT"] = "true"  # inside a network that only our services share; docs/security.md
+    if allow_plaintext:
+        settings["ALLOW_PLAINTEXT"] = "true"
     settings |= {name: address(peer) for name, peer in component.peers.items()}
     if component.runs_models:
         settings["ENGINE"] = engine.value
@@ -104,4 +112,8 @@ def as_json() -> dict[str, object]:
         }
         for each in COMPONENTS
     }
-    return {"components": components, "triton": {"grpc": TRITON_GRPC_PORT, "metrics": TRITON_METRICS_PORT}}
+    return {
+        "components": components,
+        "health": HEALTH_PORT,
+        "triton": {"grpc": TRITON_GRPC_PORT, "metrics": TRITON_METRICS_PORT},
+    }

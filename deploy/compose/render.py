@@ -40,11 +40,12 @@ def files() -> dict[Path, str]:
 
 def _service(component: Component) -> dict[str, Any]:
     gateway = component.name == "gateway"
+    listen = f"0.0.0.0:{component.port}"
     ask = _ASK_HEALTH.format(port=component.port, name=component.grpc_name)
     ports = {"ports": [f"127.0.0.1:{component.port}:{component.port}"]} if gateway else {}
     return {
         **_image(component.name),
-        "environment": wiring(component, _address, f"0.0.0.0:{component.port}", MODELS, EngineChoice.TRITON),
+        "environment": wiring(component, _address, listen, MODELS, EngineChoice.TRITON, allow_plaintext=True),
         "volumes": [f"../../model_repository:{MODELS}:ro"],
         "networks": ["inside", "outside"] if gateway else ["inside"],
         **ports,

@@ -16,7 +16,14 @@ Schema = dict[str, Any]
 DEFAULTS = ("triton", "defaults")
 PROFILES = ("triton", "profiles")
 
-CHART_SETS = frozenset({"listen", "model_repository", "drain_seconds", "engine", "triton_address"})
+CHART_SETS = frozenset(
+    {
+        *("listen", "health_listen", "allow_plaintext", "model_repository", "drain_notice_seconds", "drain_seconds"),
+        *("engine", "triton_address", "triton_authorities", "triton_certificate", "triton_key"),
+        *("tls_certificate", "tls_key", "tls_authorities", "allowed_peers"),
+        *("peer_authorities", "peer_certificate", "peer_key"),
+    }
+)
 """Settings that the chart gives by itself, besides the peers' addresses."""
 
 _STRINGS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -45,12 +52,13 @@ _BY_KEY: dict[str, Schema] = {
         },
     },
     "dns": _OBJECTS,
+    "dnsNames": {"type": "array", "items": {"type": "string"}},
     "engine": {"enum": ["nvidia", "cpu"]},
     "gatewayEgress": _OBJECTS,
     "labels": _STRINGS,
     "maxSurge": _PODS,
     "maxUnavailable": _PODS,
-    "mode": {"enum": ["interactive", "backfill"]},
+    "kind": {"enum": ["Issuer", "ClusterIssuer"]},
     "models": {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
     "nodeSelector": _STRINGS,
     "podAnnotations": _STRINGS,
@@ -59,6 +67,7 @@ _BY_KEY: dict[str, Schema] = {
     "pullSecrets": _OBJECTS,
     "resources": _RESOURCES,
     "scrapers": _OBJECTS,
+    "secrets": _STRINGS,
     "sharedMemory": _QUANTITY,
     "size": _QUANTITY,
     "source": {"enum": ["image", "claim", "store"]},
@@ -72,6 +81,21 @@ _BY_KEY: dict[str, Schema] = {
     },
 }
 """What a default alone does not tell, by the last key of the value."""
+
+_BY_PLACE: dict[str, dict[str, list[str]]] = {
+    "by": {
+        "elsewhere": ["cpu", "pendingRequests", "queueTime"],
+        **{component.name: ["cpu", "inFlight"] for component in COMPONENTS},
+    },
+    "mode": {"elsewhere": ["interactive", "backfill"], "tls": ["off", "certManager", "secrets"]},
+}
+"""Words that are allowed, by the last key and then by the first."""
+
+_BY_TYPE: tuple[tuple[type, Schema], ...] = (
+    (bool, {"type": "boolean"}),
+    (int, {"type": "integer", "minimum": 0}),
+    (str, {"type": "string"}),
+)
 
 
 def render() -> str:
@@ -113,18 +137,13 @@ def _leaf(value: Value) -> Schema:
     key, default = value.path[-1], value.default
     if key == "settings":
         return settings_schema(next(each for each in COMPONENTS if each.name == value.path[0]))
-    if key == "by":
-        ours = value.path[0] in {each.name for each in COMPONENTS}
-        signals = ["cpu", "inFlight"] if ours else ["cpu", "pendingRequests", "queueTime"]
-        return {"enum": signals}
-    if key in _BY_KEY and not (key == "image" and isinstance(default, str)):
+    if key in _BY_PLACE:
+        return {"enum": _BY_PLACE[key].get(value.path[0], _BY_PLACE[key]["elsewhere"])}
+    if key in _BY_KEY:
         return _BY_KEY[key]
-    if isinstance(default, bool):
-        return {"type": "boolean"}
-    if isinstance(default, int):
-        return {"type": "integer", "minimum": 0}
-    if isinstance(default, str):
-        return {"type": "string"}
+    for kind, schema in _BY_TYPE:
+        if isinstance(default, kind):
+            return schema
     raise ValueError(f"{value.name}: say what its type is")
 
 

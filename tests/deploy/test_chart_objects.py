@@ -60,7 +60,8 @@ def test_services_are_wired_as_the_local_stack_is(pods: dict[str, Object]) -> No
             return address(triton_of(pods[mine.name], mine.prefix), TRITON_GRPC_PORT)
 
         listen = f"0.0.0.0:{component.port}"
-        wired = wiring(component, dialled, listen, PurePosixPath("/models"), EngineChoice.TRITON)
+        models, plain = PurePosixPath("/models"), f"{component.prefix}TLS_CERTIFICATE" not in given
+        wired = wiring(component, dialled, listen, models, EngineChoice.TRITON, allow_plaintext=plain)
         assert wired.items() <= given.items()
 
 
@@ -82,7 +83,12 @@ def test_probes_ask_ports_and_health_names_that_exist(pods: dict[str, Object]) -
         container = pod["spec"]["containers"][0]
         open_ports = rendered.ports(pod)
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            if "grpc" in container[probe]:
+            if "exec" in container[probe]:  # Triton, whose port asks for a certificate
+                assert "--grpc-use-ssl-mutual=true" in container["args"]
+                port = next(each for each in container["args"] if each.startswith("--http-port=")).partition("=")[2]
+                assert f"http://127.0.0.1:{port}/" in container[probe]["exec"]["command"][-1]
+                assert "--http-address=127.0.0.1" in container["args"]
+            elif "grpc" in container[probe]:
                 assert container[probe]["grpc"]["port"] in open_ports.values()
                 assert container[probe]["grpc"]["service"] in names.get(component, {""})
             else:
@@ -90,6 +96,8 @@ def test_probes_ask_ports_and_health_names_that_exist(pods: dict[str, Object]) -
         if component in names:
             assert container["readinessProbe"]["grpc"]["service"] == PEERS[component].grpc_name
             assert container["livenessProbe"]["grpc"]["service"] == "liveness"
+            listens = rendered.environment(pod)[f"{PEERS[component].prefix}HEALTH_LISTEN"]
+            assert container["livenessProbe"]["grpc"]["port"] == int(listens.rpartition(":")[2])
 
 
 def test_scalers_target_deployments_that_leave_their_replicas_alone(objects: list[Object]) -> None:
@@ -146,10 +154,11 @@ def test_grace_covers_notice_and_drain(pods: dict[str, Object]) -> None:
         if component == "test":
             continue
         container = pod["spec"]["containers"][0]
-        notice = container["lifecycle"]["preStop"]["sleep"]["seconds"]
         if component in PEERS:
-            drain = float(rendered.environment(pod)[f"{PEERS[component].prefix}DRAIN_SECONDS"])
+            given, prefix = rendered.environment(pod), PEERS[component].prefix
+            notice, drain = float(given[f"{prefix}DRAIN_NOTICE_SECONDS"]), float(given[f"{prefix}DRAIN_SECONDS"])
         else:
+            notice = container["lifecycle"]["preStop"]["sleep"]["seconds"]
             (drain,) = (float(a.partition("=")[2]) for a in container["args"] if a.startswith("--exit-timeout-secs="))
         assert pod["spec"]["terminationGracePeriodSeconds"] > notice + drain
 
@@ -273,4 +282,8 @@ def test_our_python_backend_stays_out_of_the_gpu_image(pods: dict[str, Object]) 
 def test_the_hook_analyses_a_clip_at_the_gateway(pods: dict[str, Object]) -> None:
     hook = pods["test"]
     assert hook["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    assert hook["spec"]["containers"][0]["args"] == ["--server", address("gateway", PEERS["gateway"].port)]
+    arguments = hook["spec"]["containers"][0]["args"]
+    assert arguments[:2] == ["--server", address("gateway", PEERS["gateway"].port)]
+    encrypted = "BONAFIDE_GATEWAY_TLS_CERTIFICATE" in rendered.environment(pods["gateway"])
+    assert ("--plain-text" in arguments) != encrypted
+    assert ("--authorities=/tls/ca.crt" in arguments) == encrypted

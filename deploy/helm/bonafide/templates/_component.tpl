@@ -30,7 +30,7 @@ spec:
       port: {{ .containerPort }}
       targetPort: {{ .name }}
       {{- if eq .name "grpc" }}
-      appProtocol: kubernetes.io/h2c
+      appProtocol: {{ ternary "kubernetes.io/h2c" "https" (eq $.root.Values.tls.mode "off") }}
       {{- end }}
     {{- end }}
     {{- end }}
