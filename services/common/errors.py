@@ -80,6 +80,13 @@ class LimitExceededError(BonafideError):
     reason = "LIMIT_EXCEEDED"
 
 
+class PreconditionError(BonafideError):
+    """Something has to be done first; trying again without it gives the same answer."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "FAILED_PRECONDITION"
+
+
 class UnavailableError(BonafideError):
     """Something that is needed cannot be reached now; trying again may help."""
 

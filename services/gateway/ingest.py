@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-from services.common.errors import InvalidInputError, LimitExceededError
+from services.common.errors import InvalidInputError, LimitExceededError, ResourceExhaustedError
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+RETRY_FULL_SECONDS = 30.0
+
+
+@contextmanager
+def spool_errors() -> Iterator[None]:
+    """A full disk becomes an error of ours: the caller's file is fine, and there may be room later.
+
+    Raises:
+        ResourceExhaustedError: the block ran out of disk (reason SPOOL_FULL).
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise spool_full() from error
+
+
+def spool_full() -> ResourceExhaustedError:
+    """There is no room on the disk."""
+    return ResourceExhaustedError(
+        "there is no room for the file now", reason="SPOOL_FULL", retry_after_seconds=RETRY_FULL_SECONDS
+    )
 
 
 class Spool:
@@ -47,9 +75,11 @@ class Spool:
 
         Raises:
             LimitExceededError: the upload is over the limit with them (reason FILE_TOO_LARGE).
+            ResourceExhaustedError: the disk is full (reason SPOOL_FULL).
         """
         self.expect(self._size + len(chunk))
-        self._file.write(chunk)
+        with spool_errors():
+            self._file.write(chunk)
         self._hash.update(chunk)
         self._size += len(chunk)
 
