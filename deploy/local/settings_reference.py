@@ -39,7 +39,7 @@ def _section(settings: type[ServiceSettings]) -> Iterator[str]:
 
 def _shown(default: object) -> str:
     value = default.value if isinstance(default, Enum) else default
-    if value is None or value == "":
+    if value is None or str(value) == "":
         return "(none)"
     if isinstance(value, Path) and value.is_absolute():
         value = value.relative_to(PAGE.parents[1])

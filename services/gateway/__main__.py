@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, audio_pb2, fusion_pb2, visual_pb2
+from bonafide.v1 import (
+    analysis_pb2,
+    analysis_pb2_grpc,
+    audio_pb2,
+    fusion_pb2,
+    upload_pb2,
+    upload_pb2_grpc,
+    visual_pb2,
+)
 from services.common.channels import open_channel
 from services.common.models import ModelRepository
 from services.common.server import Service, start
+from services.gateway.batch import Batches
 from services.gateway.clients import AudioClient, FusionClient, Peer, VisualClient, check_ready
 from services.gateway.decode_pool import DecodePool
 from services.gateway.pipeline import Pipeline
@@ -15,6 +25,8 @@ from services.gateway.reception import Reception
 from services.gateway.sampling import SamplingPlan
 from services.gateway.servicer import AnalysisServicer
 from services.gateway.settings import GatewaySettings
+from services.gateway.sources import Sources
+from services.gateway.upload_servicer import UploadServicer
 
 
 def build(settings: GatewaySettings) -> Service:
@@ -23,11 +35,26 @@ def build(settings: GatewaySettings) -> Service:
     decoder = DecodePool(settings.decode_workers, SamplingPlan(), settings.limits())
     pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), FusionClient(fusion), settings.allowances())
     reception = Reception(pipeline, settings.upload_limits())
-    servicer = AnalysisServicer(reception, ModelRepository(settings.model_repository), settings.call_seconds)
+    uploads = settings.upload_store()
+    servicer = AnalysisServicer(
+        reception,
+        Batches(reception, settings.batch_limits()),
+        Sources(uploads, settings.fetcher()),
+        ModelRepository(settings.model_repository),
+        settings.call_seconds,
+    )
+
+    def register(server: grpc.aio.Server) -> None:
+        analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(servicer, server)
+        upload_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(uploads, settings.call_seconds), server)
+
     return Service(
         title="gateway",
-        names=(analysis_pb2.DESCRIPTOR.services_by_name["AnalysisService"].full_name,),
-        register=lambda server: analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(servicer, server),
+        names=(
+            analysis_pb2.DESCRIPTOR.services_by_name["AnalysisService"].full_name,
+            upload_pb2.DESCRIPTOR.services_by_name["UploadService"].full_name,
+        ),
+        register=register,
         ready=lambda: check_ready(fusion, (visual, audio)),
         close=(decoder.close, visual.close, audio.close, fusion.close),
     )

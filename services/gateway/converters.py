@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from typing import TypeVar
 
 from bonafide.v1 import analysis_pb2, audio_pb2, fusion_pb2, visual_pb2
 from services.common.converters import (
@@ -39,7 +40,9 @@ from services.common.evidence import (
 )
 from services.common.media import AudioTrack, Frame
 from services.common.models import ModelCard
+from services.common.status import rpc_status_of
 from services.gateway.analysis import Analysis, Case, Event, Options, Priority, Progress, Stage
+from services.gateway.batch import Ending
 
 MAX_CHUNK_BYTES = 1 << 20
 
@@ -92,14 +95,27 @@ async def chunks_from_proto(messages: AsyncIterator[analysis_pb2.AnalyzeRequest]
         yield message.chunk
 
 
-def event_to_proto(event: Event) -> analysis_pb2.AnalyzeResponse:
-    """Any event to its message."""
+Answer = TypeVar("Answer", analysis_pb2.AnalyzeResponse, analysis_pb2.AnalyzeUriResponse)
+
+
+def event_to_proto(event: Event, answer: type[Answer]) -> Answer:
+    """Any event to its message, which differs only in name between the calls."""
     if isinstance(event, Progress):
-        progress = analysis_pb2.Progress(stage=_stage(event.stage), percent=event.percent)
-        return analysis_pb2.AnalyzeResponse(progress=progress)
+        return answer(progress=analysis_pb2.Progress(stage=_stage(event.stage), percent=event.percent))
     if isinstance(event, Analysis):
-        return analysis_pb2.AnalyzeResponse(analysis=analysis_to_proto(event))
-    return analysis_pb2.AnalyzeResponse(branch=report_to_proto(event))
+        return answer(analysis=analysis_to_proto(event))
+    return answer(branch=report_to_proto(event))
+
+
+def ending_to_proto(ending: Ending) -> analysis_pb2.BatchAnalyzeResponse:
+    """The end of one item of a batch to its message."""
+    answer = analysis_pb2.BatchAnalyzeResponse(index=ending.index, request_id=ending.request_id)
+    if isinstance(ending.outcome, Analysis):
+        answer.status.SetInParent()
+        answer.analysis.CopyFrom(analysis_to_proto(ending.outcome))
+    else:
+        answer.status.CopyFrom(rpc_status_of(ending.outcome))
+    return answer
 
 
 def analysis_to_proto(analysis: Analysis) -> analysis_pb2.Analysis:

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
 
 import grpc
 
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
 from services.common.models import ModelCard, ModelRepository
 from services.common.status import remaining_seconds, stream_errors, unary_errors
+from services.gateway.analysis import Priority
+from services.gateway.batch import Batches, Item
 from services.gateway.converters import (
     card_to_proto,
     chunks_from_proto,
+    ending_to_proto,
     event_to_proto,
     opening_from_proto,
     options_from_proto,
 )
 from services.gateway.reception import Reception
+from services.gateway.sources import Sources
+
+ANSWER_MARGIN_SECONDS = 0.5
+"""Kept of a batch's deadline to say of each item that it was not reached."""
 
 
 class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
     """The public API."""
 
-    def __init__(self, reception: Reception, repository: ModelRepository, call_seconds: float) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        batches: Batches,
+        sources: Sources,
+        repository: ModelRepository,
+        call_seconds: float,
+    ) -> None:
         self._reception = reception
+        self._batches = batches
+        self._sources = sources
         self._repository = repository
         self._call_seconds = call_seconds
 
@@ -37,27 +55,48 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         """See the contract."""
         timeout = remaining_seconds(context, default=self._call_seconds)
         messages = aiter(request_iterator)
-        options = options_from_proto(opening_from_proto(await anext(messages, None)))
-        async for event in self._reception.analyze(options, chunks_from_proto(messages), timeout=timeout):
-            yield event_to_proto(event)
+        opening = opening_from_proto(await anext(messages, None))
+        chunks = chunks_from_proto(messages)
+        if opening.upload_id:
+            chunks = self._sources.chunks(upload_id=opening.upload_id)
+        events = self._reception.analyze(options_from_proto(opening), chunks, timeout=timeout)
+        async with aclosing(events):
+            async for event in events:
+                yield event_to_proto(event, analysis_pb2.AnalyzeResponse)
 
+    @stream_errors
     async def AnalyzeUri(  # noqa: N802 - the contract's name
         self,
-        request: analysis_pb2.AnalyzeUriRequest,  # noqa: ARG002
+        request: analysis_pb2.AnalyzeUriRequest,
         context: grpc.aio.ServicerContext[analysis_pb2.AnalyzeUriRequest, analysis_pb2.AnalyzeUriResponse],
     ) -> AsyncIterator[analysis_pb2.AnalyzeUriResponse]:
-        """Not served yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
-        yield analysis_pb2.AnalyzeUriResponse()  # type: ignore[unreachable]
+        """See the contract."""
+        timeout = remaining_seconds(context, default=self._call_seconds)
+        chunks = self._sources.chunks(uri=request.uri)
+        events = self._reception.analyze(options_from_proto(request.options), chunks, timeout=timeout)
+        async with aclosing(events):
+            async for event in events:
+                yield event_to_proto(event, analysis_pb2.AnalyzeUriResponse)
 
+    @stream_errors
     async def BatchAnalyze(  # noqa: N802 - the contract's name
         self,
-        request: analysis_pb2.BatchAnalyzeRequest,  # noqa: ARG002
+        request: analysis_pb2.BatchAnalyzeRequest,
         context: grpc.aio.ServicerContext[analysis_pb2.BatchAnalyzeRequest, analysis_pb2.BatchAnalyzeResponse],
     ) -> AsyncIterator[analysis_pb2.BatchAnalyzeResponse]:
-        """Not served yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
-        yield analysis_pb2.BatchAnalyzeResponse()  # type: ignore[unreachable]
+        """See the contract."""
+        timeout = remaining_seconds(context, default=self._call_seconds, margin=ANSWER_MARGIN_SECONDS)
+        items = [
+            Item(
+                options_from_proto(item.options, lane=Priority.BATCH),
+                partial(self._sources.chunks, upload_id=item.options.upload_id, uri=item.uri),
+            )
+            for item in request.items
+        ]
+        endings = self._batches.run(items, timeout=timeout)
+        async with aclosing(endings):
+            async for ending in endings:
+                yield ending_to_proto(ending)
 
     @unary_errors
     async def ListModels(  # noqa: N802 - the contract's name

@@ -8,12 +8,13 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.gateway.access import AccessSettings
+from services.gateway.intake_settings import IntakeSettings
 from services.gateway.limits import DecodeLimits
 from services.gateway.pipeline import Allowances
 from services.gateway.reception import UploadLimits
 
 
-class GatewaySettings(AccessSettings):
+class GatewaySettings(AccessSettings, IntakeSettings):
     """What the gateway needs to know."""
 
     model_config = SettingsConfigDict(
@@ -21,7 +22,6 @@ class GatewaySettings(AccessSettings):
     )
 
     model_repository: Path = Field(Path("model_repository"), description="Directory of the model cards to list.")
-    max_file_bytes: int = Field(512 << 20, ge=1, description="Largest upload, bytes.")
     spool_memory_bytes: int = Field(
         32 << 20, ge=0, description="Bytes of one upload that are kept in memory; more goes to a temporary file."
     )

@@ -13,10 +13,12 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -133,9 +135,8 @@ class UploadStore:
         except FileNotFoundError as error:
             raise _not_found() from error
 
-    @contextmanager
-    def appending(self, owner: str, upload_id: str, offset: int) -> Iterator[Stretch]:
-        """A stretch of the file that begins at ``offset``.
+    def append(self, owner: str, upload_id: str, offset: int) -> Stretch:
+        """A stretch of the file that begins at ``offset``; use it as a context manager.
 
         Raises:
             NotFoundError: its owner has no such upload (UPLOAD_NOT_FOUND).
@@ -145,8 +146,7 @@ class UploadStore:
         if offset != stored.received_bytes:
             text = f"{stored.received_bytes} bytes have arrived: go on from there"
             raise OutOfRangeError(text, reason="OFFSET_MISMATCH")
-        with Stretch(stored) as stretch:
-            yield stretch
+        return Stretch(stored)
 
     def sweep(self) -> None:
         """Delete what has expired; files that are not uploads are left alone."""
@@ -206,12 +206,16 @@ class UploadStore:
 
 
 class Stretch:
-    """Appends bytes to one upload; whoever else appends meanwhile is noticed before a byte is written."""
+    """Appends bytes to one upload; whoever else appends meanwhile is noticed before a byte is written.
+
+    A caller who hangs up leaves a write behind on its thread: the file is closed only after it.
+    """
 
     def __init__(self, stored: _Stored) -> None:
         self._stored = stored
         self._offset = stored.received_bytes
         self._file = _open_to_append(stored.path)
+        self._writing = threading.Lock()
 
     def write(self, chunk: bytes) -> None:
         """Append the next bytes.
@@ -225,13 +229,13 @@ class Stretch:
         if self._offset + len(chunk) > self._stored.size_bytes:
             text = f"more bytes than the {self._stored.size_bytes} that were announced"
             raise OutOfRangeError(text, reason="UPLOAD_OVERFLOW")
-        with spool_errors():
+        with self._writing, spool_errors():
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
                 self._check_alone()
                 view = memoryview(chunk)
                 while view:
-                    written = os.write(self._file, view)
+                    written = os.write(self._file.fileno(), view)
                     self._offset += written
                     view = view[written:]
             finally:
@@ -256,7 +260,7 @@ class Stretch:
                 raise _not_found() from None
 
     def _check_alone(self) -> None:
-        status = os.fstat(self._file)
+        status = os.fstat(self._file.fileno())
         if not status.st_nlink:
             raise _not_found()
         if status.st_size != self._offset:
@@ -266,12 +270,13 @@ class Stretch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        with self._writing:
+            self._file.close()
 
 
-def _open_to_append(path: Path) -> int:
+def _open_to_append(path: Path) -> FileIO:
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), "ab", buffering=0)
     except FileNotFoundError as error:
         raise _not_found() from error
 

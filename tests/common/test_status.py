@@ -21,6 +21,7 @@ from services.common.errors import (
     NotFoundError,
     OutOfRangeError,
     PermissionDeniedError,
+    PreconditionError,
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
@@ -61,6 +62,7 @@ async def refusal(error: Exception) -> grpc.aio.AioRpcError:
 ERRORS = [
     InvalidInputError,
     LimitExceededError,
+    PreconditionError,
     UnavailableError,
     ResourceExhaustedError,
     UnauthenticatedError,

@@ -34,10 +34,14 @@ BROKEN: list[tuple[Message, str, str]] = [
     (analysis_pb2.AnalyzeUriRequest(), "INVALID_URI", "uri"),
     (analysis_pb2.BatchAnalyzeRequest(), "INVALID_REQUEST", "items"),
     (
-        analysis_pb2.BatchAnalyzeRequest(items=[{"uri": "https://a/b"}, {"options": {"request_id": "\t"}}]),
+        analysis_pb2.BatchAnalyzeRequest(
+            items=[{"uri": "https://a/b"}, {"uri": "s3://a/b", "options": {"request_id": "\t"}}]
+        ),
         "INVALID_REQUEST_ID",
         "items[1].options.request_id",
     ),
+    (analysis_pb2.BatchAnalyzeRequest(items=[{"uri": "https://a/b"}, {}]), "INVALID_SOURCE", "items[1]"),
+    (analysis_pb2.AnalyzeUriRequest(uri="https://a/b", options={"upload_id": UPLOAD}), "INVALID_SOURCE", ""),
     (upload_pb2.CreateUploadRequest(), "EMPTY_INPUT", "size_bytes"),
     (upload_pb2.CreateUploadRequest(size_bytes=1, sha256="0" * 63), "INVALID_HASH", "sha256"),
     (upload_pb2.GetUploadRequest(upload_id=UPLOAD.upper()), "INVALID_UPLOAD_ID", "upload_id"),
@@ -55,7 +59,7 @@ def test_a_broken_rule_names_its_field(message: Message, reason: str, field: str
         RULES.check(message)
     assert refused.value.reason == reason
     assert [each.field for each in refused.value.violations] == [field]
-    assert refused.value.message.startswith(f"{field}: ")
+    assert refused.value.message.startswith(f"{field}: " if field else "a")
     assert "passwd" not in refused.value.message
     assert "passwd" not in refused.value.violations[0].text
 

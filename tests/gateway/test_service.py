@@ -101,9 +101,10 @@ async def serving(service: Service, settings: ServiceSettings) -> AsyncIterator[
 
 
 class Stack:
-    """The gateway with its peers, of which any may be left out."""
+    """The gateway with its peers, of which any may be left out, and with settings of its own."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, **settings: Any) -> None:
+        self._settings = settings
         self.visual, self.audio, self.fusion = Visual(), Audio(), Fusion()
         self.absent: set[str] = set()
         self._repository = repository
@@ -131,6 +132,7 @@ class Stack:
             readiness_interval_seconds=0.05,
             max_file_bytes=LIMIT,
             model_repository=self._repository,
+            **self._settings,
             **{f"{name}_address": address for name, address in addresses.items()},
         )
         await self._exits.enter_async_context(serving(build(settings), settings))

@@ -51,7 +51,7 @@ def store(tmp_path: Path, time: Time) -> UploadStore:
 
 
 def send(store: UploadStore, upload_id: str, offset: int, data: bytes, owner: str = "ann") -> None:
-    with store.appending(owner, upload_id, offset) as stretch:
+    with store.append(owner, upload_id, offset) as stretch:
         for start in range(0, len(data), 100):
             stretch.write(data[start : start + 100])
         stretch.finish()
@@ -100,7 +100,7 @@ def test_more_than_was_announced_is_refused(store: UploadStore) -> None:
 
 def test_two_at_once_never_mix_and_one_of_them_goes_on(store: UploadStore) -> None:
     upload = store.create("ann", 500)
-    with store.appending("ann", upload.upload_id, 0) as old, store.appending("ann", upload.upload_id, 0) as new:
+    with store.append("ann", upload.upload_id, 0) as old, store.append("ann", upload.upload_id, 0) as new:
         new.write(DATA[:100])
         with refused(AbortedError, "UPLOAD_CONFLICT"):
             old.write(DATA[:100])
@@ -140,7 +140,7 @@ def test_bytes_that_do_not_have_the_declared_hash_are_refused_and_gone(store: Up
 
 def test_a_stretch_without_bytes_finishes_what_a_crash_left_unfinished(store: UploadStore) -> None:
     upload = store.create("ann", 500)
-    with store.appending("ann", upload.upload_id, 0) as stretch:
+    with store.append("ann", upload.upload_id, 0) as stretch:
         stretch.write(DATA)  # the process dies before finish()
     assert not store.find("ann", upload.upload_id).complete
     send(store, upload.upload_id, 500, b"")
@@ -237,7 +237,7 @@ def test_what_expires_is_gone_and_its_room_is_free(store: UploadStore, time: Tim
 
 def test_deleted_while_bytes_come(store: UploadStore) -> None:
     upload = store.create("ann", 500)
-    with store.appending("ann", upload.upload_id, 0) as stretch:
+    with store.append("ann", upload.upload_id, 0) as stretch:
         store.delete("ann", upload.upload_id)
         with refused(NotFoundError, "UPLOAD_NOT_FOUND"):
             stretch.write(DATA)
