@@ -17,7 +17,7 @@ TAG ?= 0.1.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench \
-	chart chart-check images sbom capacity \
+	chart chart-check images sbom capacity test-faults faults overload fuzz soak \
 	train train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
 help: ## list the targets
@@ -109,6 +109,26 @@ protos: setup-dev ## regenerate the stubs in bonafide/v1 and buf/validate
 
 baseline: setup-dev ## accept protos/ as the contract that later changes must not break
 	@$(SERVING)/bin/buf build protos --exclude-source-info --output protos/baseline.binpb
+
+test-faults: setup setup-dev models ## short versions of the campaigns below, with real processes
+	@$(PY) -m pytest tests/faults $(ARGS)
+
+faults: setup setup-dev ## one fault after another under load; SECONDS, RATE, ONLY="'SIGKILL visual'", AGAIN=1
+	@$(PY) -m benchmarks.reliability.faults $(call option,seconds,$(SECONDS)) $(call option,rate,$(RATE)) \
+		$(call option,only,$(ONLY)) $(if $(AGAIN),--again)
+
+overload: setup setup-dev ## open-loop load up to ten times capacity; SECONDS, AGAIN=1
+	@$(PY) -m benchmarks.reliability.overload $(call option,seconds,$(SECONDS)) $(if $(AGAIN),--again)
+
+fuzz: setup setup-dev ## generated input, then attacks on a gateway; INPUTS, SECONDS, SEED, AGAIN=1
+	@$(PY) -m benchmarks.reliability.fuzz $(call option,inputs,$(INPUTS)) $(call option,seconds,$(SECONDS)) \
+		$(call option,seed,$(SEED)) $(if $(AGAIN),--again)
+	@$(PY) -m benchmarks.reliability.malice $(if $(AGAIN),--again)
+
+soak: setup setup-dev ## thousands of mixed analyses on one system; COUNT
+	@$(PY) -m benchmarks.reliability.soak $(call option,count,$(COUNT)) $(call option,turns,$(TURNS))
+
+option = $(if $(2),--$(1) $(2))
 
 bench: setup models ## cost of the stack against a raw loop; OUT=FILE for JSON, PAGE=FILE for Markdown
 	@$(PY) -m benchmarks.run $(if $(OUT),--out "$(OUT)") $(if $(PAGE),--page "$(PAGE)")

@@ -12,7 +12,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +40,9 @@ class LoadPlan:
 
     ``targets`` are HOST:PORT of gateways; ``rate`` is in requests a second on average, spaced as a Poisson
     process or evenly; ``attempts`` is how often a request is sent in all while the answer is UNAVAILABLE, with the
-    same id and bytes, as the client does. ``count`` 0 means as many as fit into ``seconds``.
+    same id and bytes, as the client does. ``count`` 0 means as many as fit into ``seconds``. With
+    ``most_outstanding`` above 0 a request waits for one to end when so many are under way; ``began`` is then when it
+    really left. ``stop_after`` seconds, when above 0, no further request leaves.
     """
 
     targets: Sequence[str]
@@ -53,6 +55,7 @@ class LoadPlan:
     priorities: Sequence[str] = ("interactive",)
     evenly: bool = False
     most_outstanding: int = 0
+    stop_after: float = 0.0
     seed: int = 0
     metadata: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
@@ -94,20 +97,24 @@ class LoadGenerator:
         self._random = random.Random(plan.seed)  # noqa: S311 - a schedule, no secret
         self._began = 0.0
 
-    async def run(self, progress: Progress) -> list[Reply]:
-        """Send everything; returns when each request has ended."""
+    async def run(self, progress: Progress, started: Callable[[], None] = lambda: None) -> list[Reply]:
+        """Send everything; returns when each request has ended. ``started`` is called as the first one leaves."""
         leaving = self._schedule()
-        bar = progress.add_task("answered", total=len(leaving))
+        bar = progress.add_task("answered", total=len(leaving) if not self._plan.stop_after else None)
         channels = [self._channel() for _ in range(CHANNELS)]
         calls: list[Any] = [channel.stream_stream(METHOD) for channel in channels]
         gate = asyncio.Semaphore(self._plan.most_outstanding or len(leaving) + 1)
         await asyncio.gather(*(_connected(channel) for channel in channels))
-        print("started", flush=True)
+        started()
         self._began = time.monotonic()
         tasks = []
-        for number, leaves in enumerate(leaving):
-            await asyncio.sleep(max(self._began + leaves - time.monotonic(), 0))
+        for number, planned in enumerate(leaving):
+            await asyncio.sleep(max(self._began + planned - time.monotonic(), 0))
             await gate.acquire()
+            now = time.monotonic() - self._began
+            if 0 < self._plan.stop_after < now:
+                break
+            leaves = now if self._plan.most_outstanding else planned
             task = asyncio.create_task(self._send(calls[number % CHANNELS], self._request(number, leaves)))
             tasks.append(task)
 
@@ -249,7 +256,7 @@ def main() -> None:
     plan = LoadPlan(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     generator = LoadGenerator(plan, read_samples(Path(plan.samples)))
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        replies = asyncio.run(generator.run(progress))
+        replies = asyncio.run(generator.run(progress, lambda: print("started", flush=True)))
     with Path(sys.argv[2]).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(read_reply(reply).to_dict()) + "\n" for reply in replies)
 

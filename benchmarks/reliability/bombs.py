@@ -1,0 +1,93 @@
+"""Files that are small to send and ruinous to believe."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+SIDE = 16_000
+TRACKS = 3000
+GIF_FRAMES = 10_000
+
+
+def zip_bomb(megabytes: int = 256) -> bytes:
+    """A ZIP of zeros."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("clip.mp4", bytes(megabytes << 20))
+    return sink.getvalue()
+
+
+def pixel_bomb() -> bytes:
+    """A PNG of 256 million pixels in some kilobytes."""
+    sink = io.BytesIO()
+    Image.new("1", (SIDE, SIDE)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def metadata_bomb(megabytes: int = 64) -> bytes:
+    """A PNG whose compressed text chunk unpacks to many megabytes."""
+    sink = io.BytesIO()
+    Image.new("L", (64, 64)).save(sink, "PNG")
+    whole = sink.getvalue()
+    body = b"Comment\x00\x00" + zlib.compress(bytes(megabytes << 20), 9)
+    chunk = len(body).to_bytes(4, "big") + b"zTXt" + body
+    chunk += zlib.crc32(b"zTXt" + body).to_bytes(4, "big")
+    return whole[:33] + chunk + whole[33:]
+
+
+def duration_bomb(hours: int = 1000) -> bytes:
+    """Two pictures, the second a thousand hours later."""
+    return _video([0, hours * 3600 * 25])
+
+
+def frame_bomb(frames: int = 60_000) -> bytes:
+    """A long clip of tiny pictures that compress to nothing."""
+    return _video(list(range(frames)))
+
+
+def _video(times: list[int]) -> bytes:
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="matroska") as file:
+        stream: Any = file.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        for time in times:
+            picture.pts, picture.time_base = time, Fraction(1, 25)
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode())
+    return sink.getvalue()
+
+
+def track_bomb() -> bytes:
+    """A MOV with thousands of sound tracks."""
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="mov") as file:
+        streams: list[Any] = [file.add_stream("pcm_s16le", rate=8000, layout="mono") for _ in range(TRACKS)]
+        silence = np.zeros((1, 160), np.int16)
+        for stream in streams:
+            block = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+            block.sample_rate, block.pts = 8000, 0
+            file.mux(stream.encode(block))
+    return sink.getvalue()
+
+
+def gif_bomb() -> bytes:
+    """A GIF of ten thousand frames."""
+    frames = [Image.new("P", (16, 16), index % 2) for index in range(2)]
+    sink = io.BytesIO()
+    frames[0].save(sink, "GIF", save_all=True, append_images=[frames[(i + 1) % 2] for i in range(GIF_FRAMES - 1)])
+    return sink.getvalue()
+
+
+def endless_mp4(megabytes: int) -> bytes:
+    """A head that promises a film, and nothing but zeros behind it."""
+    return b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + bytes(megabytes << 20)

@@ -1,0 +1,236 @@
+"""``make fuzz``: generated input against the gateway's own code, watched from a second process.
+
+A worker takes the inputs in turn and notes the number of each before it begins, so that the watcher knows which
+one a dead or hanging worker was at; it then starts another worker behind it. ``--show NUMBER`` writes the input of
+a number to a file. What was done is kept: the campaign goes on where it was interrupted, ``--again`` starts anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import multiprocessing
+import struct
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from benchmarks.reliability import watch
+from benchmarks.reliability.doors import Doors
+from benchmarks.reliability.inputs import Generator
+from benchmarks.reliability.reasons import documented_reasons
+from benchmarks.reliability.report import publish, publish_details, write_page
+from benchmarks.reliability.watch import Holding
+from deploy.local.stack import ROOT
+
+DIRECTORY = ROOT / ".run" / "reliability" / "fuzz"
+SLICE = 1000
+"""Inputs after which the account is written down."""
+WARM_INPUTS = 5000
+HANG_SECONDS = 120.0
+"""Without a new input for so long of the worker's own processor time or four times as long on the clock: a hang."""
+LEAK_BYTES = 64 << 20
+"""Growth of resident memory after warm-up that counts as a leak; decoders' arenas settle well below it."""
+_POLL_SECONDS = 0.2
+
+
+@dataclass
+class Account:
+    """What the campaign has seen so far."""
+
+    seed: int
+    inputs: int = 0
+    crashes: int = 0
+    hangs: int = 0
+    leaks: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    growth_bytes: int = 0
+
+    @classmethod
+    def read(cls, directory: Path, seed: int, *, again: bool) -> Account:
+        """The account of before, or a new one."""
+        file = directory / "account.json"
+        if file.is_file() and not again:
+            known = cls(**json.loads(file.read_text(encoding="utf-8")))
+            if known.seed == seed:
+                return known
+        return cls(seed)
+
+    def write(self, directory: Path) -> None:
+        """Keep it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        draft = directory / "account.draft"
+        draft.write_text(json.dumps(vars(self)), encoding="utf-8")
+        draft.replace(directory / "account.json")
+
+
+class Place:
+    """Where the worker is: the number of its input and what it has seen, in memory that outlives it."""
+
+    _FORM = struct.Struct("<q")
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    @property
+    def number(self) -> int:
+        """The input that was begun last."""
+        return int(self._FORM.unpack_from(self._memory, 0)[0])
+
+    @number.setter
+    def number(self, value: int) -> None:
+        self._FORM.pack_into(self._memory, 0, value)
+
+
+def work(place: Place, results: Any, seed: int, first: int, last: int) -> None:  # noqa: ANN401 - a pipe's end
+    """Take the inputs first to last - 1; send a line for each slice, and one for each crash."""
+    generator, doors = Generator(seed), Doors(documented_reasons())
+    outcomes: Counter[str] = Counter()
+    for number in range(first, last):
+        place.number = number
+        given = generator.make(number)
+        try:
+            outcomes[f"{given.kind} {doors.enter(given)}"] += 1
+        except Exception:  # noqa: BLE001 - that is what is looked for
+            results.send({"crash": number, "trace": traceback.format_exc()})
+        if (number + 1) % SLICE == 0 or number + 1 == last:
+            results.send({"done": number + 1, "outcomes": dict(outcomes)})
+            outcomes.clear()
+    doors.close()
+
+
+class Campaign:
+    """Runs workers over the inputs until as many as asked for were taken, or the time is over."""
+
+    def __init__(self, account: Account, directory: Path) -> None:
+        self._account = account
+        self._directory = directory
+        self._fork = multiprocessing.get_context("fork")
+        self._warm: Holding | None = None
+
+    def run(self, inputs: int, seconds: float) -> None:
+        """Go on from the account up to ``inputs``, for at most so long (0: no limit)."""
+        ends = time.monotonic() + seconds if seconds else float("inf")
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("inputs", total=inputs, completed=self._account.inputs)
+            while self._account.inputs < inputs and time.monotonic() < ends:
+                self._one_worker(inputs, ends, lambda: progress.update(bar, completed=self._account.inputs))
+                self._account.write(self._directory)
+
+    def _one_worker(self, last: int, ends: float, shown: Any) -> None:  # noqa: ANN401
+        place, (incoming, outgoing) = Place(), self._fork.Pipe(duplex=False)
+        first = place.number = self._account.inputs
+        worker = self._fork.Process(target=work, args=(place, outgoing, self._account.seed, first, last), daemon=True)
+        worker.start()
+        outgoing.close()
+        self._warm = None
+        began, latest, since = first, -1, time.monotonic()
+        spent = 0.0
+        try:
+            while True:
+                if incoming.poll(_POLL_SECONDS):
+                    try:
+                        self._note(incoming.recv(), worker, began)
+                    except EOFError:
+                        break
+                    shown()
+                    continue
+                now = time.monotonic()
+                if place.number != latest:
+                    latest, since, spent = place.number, now, processor(worker)
+                if processor(worker) - spent > HANG_SECONDS or now - since > 4 * HANG_SECONDS:
+                    self._fault("hang", latest, "")
+                    break
+                if now > ends:
+                    return
+            worker.join(10)
+            if worker.exitcode is not None and worker.exitcode != 0:
+                self._fault("crash", place.number, f"the process ended with code {worker.exitcode}")
+        finally:
+            worker.kill()
+            worker.join()
+
+    def _note(self, line: dict[str, Any], worker: BaseProcess, began: int) -> None:
+        if "crash" in line:
+            self._account.crashes += 1
+            self._account.faults.append({"kind": "crash", "number": line["crash"], "trace": line["trace"]})
+            return
+        self._account.inputs = line["done"]
+        for outcome, count in line["outcomes"].items():
+            self._account.outcomes[outcome] = self._account.outcomes.get(outcome, 0) + count
+        self._account.write(self._directory)
+        self._watch(watch.holding(worker.pid or 0), line["done"] - began)
+
+    def _watch(self, now: Holding, taken: int) -> None:
+        """Compare what the worker holds with what it held when it was warm."""
+        if taken < WARM_INPUTS or not now.resident_bytes:
+            return
+        if self._warm is None:
+            self._warm = now
+            return
+        growth = now.resident_bytes - self._warm.resident_bytes
+        self._account.growth_bytes = max(self._account.growth_bytes, growth)
+        if growth > LEAK_BYTES or now.descriptors > self._warm.descriptors or now.threads > self._warm.threads:
+            self._account.leaks += 1
+            self._account.faults.append(
+                {"kind": "leak", "number": self._account.inputs, "trace": f"{self._warm} {now}"}
+            )
+            self._warm = now
+
+    def _fault(self, kind: str, number: int, trace: str) -> None:
+        if kind == "hang":
+            self._account.hangs += 1
+        else:
+            self._account.crashes += 1
+        self._account.faults.append({"kind": kind, "number": number, "trace": trace})
+        self._account.inputs = number + 1
+
+
+def processor(worker: BaseProcess) -> float:
+    """Processor seconds that a worker has used."""
+    from benchmarks.processor_time import processor_seconds  # noqa: PLC0415 - not in the workers
+
+    return processor_seconds(worker.pid or 0)
+
+
+def main() -> None:
+    """Run the campaign and write its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=200_000)
+    parser.add_argument("--seconds", type=float, default=0.0, help="at most so long; 0 for no limit")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="forget what was done before")
+    parser.add_argument("--show", type=int, metavar="NUMBER", help="write the input of a number to ./input-N-*.bin")
+    options = parser.parse_args()
+    if options.show is not None:
+        for index, message in enumerate(Generator(options.seed).make(options.show).messages):
+            Path(f"input-{options.show}-{index}.bin").write_bytes(message)
+        return
+    account = Account.read(DIRECTORY, options.seed, again=options.again)
+    Campaign(account, DIRECTORY).run(options.inputs, options.seconds)
+    figures = {name: getattr(account, name) for name in ("inputs", "crashes", "hangs", "leaks")}
+    publish("fuzz", figures)
+    publish_details(
+        "fuzz",
+        {"seed": account.seed, "growth_mb": round(account.growth_bytes / 1e6, 1), "outcomes": account.outcomes},
+    )
+    write_page()
+    print(json.dumps(figures))
+    for fault in account.faults:
+        print(fault["kind"], fault["number"], fault["trace"])
+    if account.crashes or account.hangs or account.leaks:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
