@@ -12,6 +12,8 @@ import json
 import mmap
 import multiprocessing
 import struct
+import subprocess
+import sys
 import time
 import traceback
 from collections import Counter
@@ -23,6 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from benchmarks.processor_time import processor_seconds
 from benchmarks.reliability import watch
 from benchmarks.reliability.doors import Doors
 from benchmarks.reliability.inputs import Generator
@@ -39,6 +42,8 @@ HANG_SECONDS = 120.0
 """Without a new input for so long of the worker's own processor time or four times as long on the clock: a hang."""
 LEAK_BYTES = 64 << 20
 """Growth of resident memory after warm-up that counts as a leak; decoders' arenas settle well below it."""
+GUIDED_TIMEOUT = 70
+"""How libFuzzer ends when one input takes too long."""
 _POLL_SECONDS = 0.2
 
 
@@ -51,6 +56,7 @@ class Account:
     crashes: int = 0
     hangs: int = 0
     leaks: int = 0
+    guided: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
     growth_bytes: int = 0
@@ -196,10 +202,24 @@ class Campaign:
         self._account.inputs = number + 1
 
 
+def run_guided(account: Account, runs: int, directory: Path) -> None:
+    """Let coverage guide ``runs`` more inputs, in a process of their own (``guided.py``)."""
+    command = [sys.executable, "-m", "benchmarks.reliability.guided", "--runs", str(runs)]
+    done = subprocess.run(  # noqa: S603 - ourselves
+        [*command, "--corpus", str(directory / "corpus")], check=False, capture_output=True, text=True
+    )
+    account.guided += runs
+    if done.returncode == GUIDED_TIMEOUT:
+        account.hangs += 1
+    elif done.returncode:
+        account.crashes += 1
+    if done.returncode:
+        account.faults.append({"kind": "guided", "number": done.returncode, "trace": done.stderr[-4000:]})
+    account.write(directory)
+
+
 def processor(worker: BaseProcess) -> float:
     """Processor seconds that a worker has used."""
-    from benchmarks.processor_time import processor_seconds  # noqa: PLC0415 - not in the workers
-
     return processor_seconds(worker.pid or 0)
 
 
@@ -208,6 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=200_000)
     parser.add_argument("--seconds", type=float, default=0.0, help="at most so long; 0 for no limit")
+    parser.add_argument("--guided", type=int, default=20_000, help="of them guided by coverage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="forget what was done before")
     parser.add_argument("--show", type=int, metavar="NUMBER", help="write the input of a number to ./input-N-*.bin")
@@ -217,12 +238,20 @@ def main() -> None:
             Path(f"input-{options.show}-{index}.bin").write_bytes(message)
         return
     account = Account.read(DIRECTORY, options.seed, again=options.again)
-    Campaign(account, DIRECTORY).run(options.inputs, options.seconds)
-    figures = {name: getattr(account, name) for name in ("inputs", "crashes", "hangs", "leaks")}
+    Campaign(account, DIRECTORY).run(options.inputs - options.guided, options.seconds)
+    if account.guided < options.guided and not options.seconds:
+        run_guided(account, options.guided - account.guided, DIRECTORY)
+    figures = {"inputs": account.inputs + account.guided}
+    figures |= {name: getattr(account, name) for name in ("crashes", "hangs", "leaks")}
     publish("fuzz", figures)
     publish_details(
         "fuzz",
-        {"seed": account.seed, "growth_mb": round(account.growth_bytes / 1e6, 1), "outcomes": account.outcomes},
+        {
+            "seed": account.seed,
+            "guided": account.guided,
+            "growth_mb": round(account.growth_bytes / 1e6, 1),
+            "outcomes": account.outcomes,
+        },
     )
     write_page()
     print(json.dumps(figures))

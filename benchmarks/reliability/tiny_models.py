@@ -122,14 +122,6 @@ def face_landmarker(graph: GraphBuilder) -> None:
     graph.give("presence", graph.node("ReduceMean", [presence, graph.integers(1)], keepdims=1), ["n", 1])
 
 
-def face_blendshapes(graph: GraphBuilder) -> None:
-    """All expressions alike."""
-    landmarks = graph.take("landmarks", TensorProto.FLOAT, ["n", LANDMARKS, 3])
-    level = graph.node("ReduceMean", [landmarks, graph.integers(1, 2)], keepdims=0)
-    column = graph.node("Sigmoid", [graph.node("Reshape", [level, graph.integers(-1, 1)])])
-    graph.give("blendshapes", graph.scaled(column, np.linspace(0, 1, 52)[None], 0.0), ["n", 52])
-
-
 def frame_classifier(graph: GraphBuilder) -> None:
     """Brighter crops are more suspicious."""
     level = _crop_level(graph)
@@ -184,7 +176,6 @@ def sync(graph: GraphBuilder) -> None:
 GRAPHS: tuple[Callable[[GraphBuilder], None], ...] = (
     face_detector,
     face_landmarker,
-    face_blendshapes,
     frame_classifier,
     patch_gate,
     spoof_classifier,

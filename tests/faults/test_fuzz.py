@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.reliability.doors import Doors
-from benchmarks.reliability.fuzz import Account, Campaign
+from benchmarks.reliability.fuzz import Account, Campaign, run_guided
 from benchmarks.reliability.inputs import Generator, Input, Kind
 from benchmarks.reliability.reasons import documented_reasons
 from bonafide.v1 import analysis_pb2
@@ -59,3 +59,11 @@ def test_any_order_of_messages_is_taken_or_refused_with_a_reason(messages: list[
         assert doors.enter(Input(0, Kind.STREAM, tuple(message.SerializeToString() for message in messages)))
     finally:
         doors.close()
+
+
+@pytest.mark.timeout(300)
+def test_input_guided_by_coverage_finds_nothing(tmp_path: Path) -> None:
+    account = Account(seed=0)
+    run_guided(account, 500, tmp_path)
+    assert (account.guided, account.crashes, account.hangs) == (500, 0, 0), account.faults
+    assert any((tmp_path / "corpus").iterdir())
