@@ -19,21 +19,28 @@ Network = IPv4Network | IPv6Network
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Numeric addresses of a host name and a port."""
 
-# Public by their number, but not the internet: cloud platforms' own services, and addresses inside which
-# another (private) one is wrapped. ``ipaddress`` knows the rest (loopback, private, link-local, shared, …).
+# This machine, its platform's own services, and addresses that wrap another one: never, whatever their number
+# says. ``ipaddress`` knows the rest (private, shared, documentation, …).
 _NEVER = tuple(
     ip_network(text)
     for text in (
-        "168.63.129.16/32",  # Azure's platform services
-        "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud's metadata
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local; metadata of most clouds
+        "100.100.100.200/32",  # metadata of Alibaba Cloud
+        "168.63.129.16/32",  # platform services of Azure
+        "192.0.0.0/24",  # IETF protocol assignments; metadata of Oracle Cloud
         "192.88.99.0/24",  # relays into 6to4
-        "64:ff9b::/96",  # NAT64, RFC 6052
-        "64:ff9b:1::/48",  # NAT64 of local use, RFC 8215
+        "224.0.0.0/3",  # multicast and reserved
+        "::/8",  # unspecified, loopback, IPv4-compatible, NAT64
         "2001::/23",  # IETF protocol assignments, Teredo among them
         "2002::/16",  # 6to4
-        "fec0::/10",  # site-local, once
+        "fd00:ec2::/32",  # metadata of Amazon
+        "fe80::/9",  # link-local and site-local
+        "ff00::/8",  # multicast
     )
 )
+_GLOBAL_UNICAST = ip_network("2000::/3")
 
 
 class AddressGuard:
@@ -56,7 +63,9 @@ class AddressGuard:
             number = number.ipv4_mapped
         if any(_within(number, network) for network in self._private):
             return True
-        return number.is_global and not number.is_multicast and not any(_within(number, network) for network in _NEVER)
+        if any(_within(number, network) for network in _NEVER):
+            return False
+        return number.is_global and (number.version == 4 or _within(number, _GLOBAL_UNICAST))  # noqa: PLR2004
 
     def check(self, addresses: Sequence[str]) -> None:
         """Refuse a host of which a single address is not permitted.
@@ -72,11 +81,11 @@ def private_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """Networks of an operator's own, in CIDR notation.
 
     Raises:
-        ValueError: one is no network, or reaches this machine or a cloud's metadata (loopback, link-local).
+        ValueError: one is no network, is not private, or reaches this machine or its platform's services.
     """
     networks = tuple(ip_network(text) for text in texts)
     for network in networks:
-        if not network.is_private or network.is_loopback or network.is_link_local or network.is_unspecified:
+        if not network.is_private or any(_overlap(network, never) for never in _NEVER):
             raise ValueError(f"{network} is not a private network that may be fetched from")
     return networks
 
@@ -146,6 +155,12 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 def not_allowed() -> PermissionDeniedError:
     """The one refusal of everything outside the list, so that it tells nothing of what is there."""
     return PermissionDeniedError("this URI is not one that may be fetched", reason="URI_NOT_ALLOWED")
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    if isinstance(one, IPv4Network):
+        return isinstance(other, IPv4Network) and one.overlaps(other)
+    return isinstance(other, IPv6Network) and one.overlaps(other)
 
 
 def _within(number: IPv4Address | IPv6Address, network: Network) -> bool:
