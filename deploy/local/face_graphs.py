@@ -66,9 +66,7 @@ def face_landmarker(task: bytes) -> bytes:
     first = writer.node("Transpose", ["crops"], perm=[0, 3, 1, 2])
     real = writer.node("Cast", [first], to=TensorProto.FLOAT)
     scaled = writer.node("Mul", [real, writer.constant(np.array(1 / 255, np.float32))])
-    mesh, presence, *_ = TFLiteGraph(_member(task, "face_landmarks_detector.tflite"), writer, spatial=True).convert(
-        scaled
-    )
+    mesh, presence, *_ = TFLiteGraph(_member(task, "face_landmarks_detector.tflite"), writer).convert(scaled)
     shapes = {"landmarks": (mesh, [-1, LANDMARKS, 3]), "presence": (presence, [-1, 1])}
     for name, (tensor, shape) in shapes.items():
         writer.node("Reshape", [tensor, writer.constant(np.array(shape, np.int64))], name)

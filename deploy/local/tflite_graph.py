@@ -1,10 +1,8 @@
-"""TensorFlow Lite flatbuffers read as ONNX graphs, for the operators that the face networks use.
+"""TensorFlow Lite flatbuffers read as ONNX graphs, for the operators that the face mesh uses.
 
-Two layouts are enough. A *spatial* network (all activations are pictures) is turned from
-[batch, height, width, channel] to ONNX's [batch, channel, height, width] once, at its constants and its
-input. A *token* network (a mixer over rows of numbers) keeps its layout, and its 1×1 convolutions become
-matrix products over the last axis. Every first axis is a batch of any size. PRelu is written as
-(1 − a)·relu(x) + a·x, because ONNX Runtime's own kernel costs several times more.
+A network whose activations are pictures is turned from [batch, height, width, channel] to ONNX's
+[batch, channel, height, width] once, at its constants and its input. Every first axis is a batch of any size.
+PRelu is written as (1 − a)·relu(x) + a·x, because ONNX Runtime's own kernel costs several times more.
 
 Source: the TensorFlow Lite schema (schema.fbs) and the ONNX operator specification.
 """
@@ -31,9 +29,8 @@ _ELEMENT_TYPES: dict[int, type[np.generic]] = {
     tflite.TensorType.FLOAT16: np.float16,
     tflite.TensorType.INT32: np.int32,
 }
-_ELEMENTWISE = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "DIV": "Div"}
-_UNARY = {"SQRT": "Sqrt", "NEG": "Neg", "LOGISTIC": "Sigmoid"}
-_REDUCTIONS = {"MEAN": "ReduceMean", "SUM": "ReduceSum"}
+_ELEMENTWISE = {"ADD": "Add"}
+_UNARY = {"LOGISTIC": "Sigmoid"}
 _NAMES = {code: name for name, code in vars(tflite.BuiltinOperator).items() if isinstance(code, int)}
 
 
@@ -75,11 +72,10 @@ class GraphWriter:
 class TFLiteGraph:
     """The first subgraph of a flatbuffer, written operator by operator into a GraphWriter."""
 
-    def __init__(self, flatbuffer: bytes, writer: GraphWriter, *, spatial: bool) -> None:
+    def __init__(self, flatbuffer: bytes, writer: GraphWriter) -> None:
         self._model = tflite.Model.GetRootAsModel(flatbuffer, 0)
         self._graph = self._model.Subgraphs(0)
         self._writer = writer
-        self._spatial = spatial
         self._constants: dict[int, Array] = {}
         self._names: dict[int, str] = {}
         self._read_constants()
@@ -88,7 +84,7 @@ class TFLiteGraph:
         """Write all operators, reading the network's only input from ``source``.
 
         Returns:
-            The names of the network's outputs, in their order; the spatial ones channels first.
+            The names of the network's outputs, in their order, channels first.
 
         Raises:
             NotImplementedError: the network uses an operator or an option that is not known here.
@@ -120,9 +116,6 @@ class TFLiteGraph:
             self._names[output] = self._writer.node(_ELEMENTWISE[kind], [self._value(index) for index in inputs])
         elif kind in _UNARY:
             self._names[output] = self._writer.node(_UNARY[kind], [self._value(inputs[0])])
-        elif kind in _REDUCTIONS:
-            axes = self._writer.constant(np.atleast_1d(self._constants[inputs[1]]).astype(np.int64))
-            self._names[output] = self._writer.node(_REDUCTIONS[kind], [self._value(inputs[0]), axes], keepdims=1)
         else:
             method: Callable[[Any, list[int]], str] | None = getattr(self, f"_write_{kind.lower()}", None)
             if method is None:
@@ -133,7 +126,7 @@ class TFLiteGraph:
         """Name of a tensor, storing it first if it is a constant."""
         if index not in self._names:
             values = self._constants[index]
-            if self._spatial and values.ndim:
+            if values.ndim:
                 padded = values.reshape((1,) * (PICTURE_RANK - values.ndim) + values.shape)
                 values = padded.transpose(TO_CHANNELS_FIRST)
             self._names[index] = self._writer.constant(values)
@@ -165,12 +158,6 @@ class TFLiteGraph:
     def _write_conv_2d(self, operator: Any, inputs: list[int]) -> str:  # noqa: ANN401
         options = _options(operator, tflite.Conv2DOptions())
         weights, bias = self._constants[inputs[1]], self._constants[inputs[2]]
-        if not self._spatial:
-            if weights.shape[1:3] != (1, 1):
-                raise NotImplementedError("only 1×1 convolutions can be matrix products")
-            matrix = self._writer.constant(weights[:, 0, 0, :].T)
-            product = self._writer.node("MatMul", [self._value(inputs[0]), matrix])
-            return self._activated(self._writer.node("Add", [product, self._writer.constant(bias)]), options)
         kernel = self._writer.constant(weights.transpose(TO_CHANNELS_FIRST))
         window = self._window(inputs[0], weights.shape[1:3], options)
         operands = [self._value(inputs[0]), kernel, self._writer.constant(bias)]
@@ -200,57 +187,14 @@ class TFLiteGraph:
         return self._writer.node("Add", [rest, linear])
 
     def _write_pad(self, _: Any, inputs: list[int]) -> str:  # noqa: ANN401
-        amounts = self._constants[inputs[1]].astype(np.int64)
-        if self._spatial:
-            amounts = amounts[list(TO_CHANNELS_FIRST)]
+        amounts = self._constants[inputs[1]].astype(np.int64)[list(TO_CHANNELS_FIRST)]
         return self._writer.node("Pad", [self._value(inputs[0]), self._writer.constant(amounts.T.ravel())])
-
-    def _write_squared_difference(self, _: Any, inputs: list[int]) -> str:  # noqa: ANN401
-        difference = self._writer.node("Sub", [self._value(index) for index in inputs])
-        return self._writer.node("Mul", [difference, difference])
-
-    def _write_rsqrt(self, _: Any, inputs: list[int]) -> str:  # noqa: ANN401
-        return self._writer.node("Reciprocal", [self._writer.node("Sqrt", [self._value(inputs[0])])])
-
-    def _write_transpose(self, _: Any, inputs: list[int]) -> str:  # noqa: ANN401
-        order = [int(axis) for axis in self._constants[inputs[1]]]
-        return self._writer.node("Transpose", [self._value(inputs[0])], perm=order)
 
     def _write_reshape(self, _: Any, inputs: list[int]) -> str:  # noqa: ANN401
         shape = self._constants[inputs[1]].astype(np.int64)
         return self._writer.node(
             "Reshape", [self._value(inputs[0]), self._writer.constant(np.array([-1, *shape[1:]], np.int64))]
         )
-
-    def _write_concatenation(self, operator: Any, inputs: list[int]) -> str:  # noqa: ANN401
-        """A constant row before the tokens: pad by one row and add, which needs no batch size."""
-        axis = _options(operator, tflite.ConcatenationOptions()).Axis() % PICTURE_RANK
-        if len(inputs) != 2 or inputs[0] not in self._constants:  # noqa: PLR2004
-            raise NotImplementedError("only a constant can be put before the tokens")
-        head = self._constants[inputs[0]]
-        before = np.zeros(2 * PICTURE_RANK, np.int64)
-        before[axis] = head.shape[axis]
-        padded = self._writer.node("Pad", [self._value(inputs[1]), self._writer.constant(before)])
-        after = [(0, self._shape(inputs[1])[axis] if dimension == axis else 0) for dimension in range(head.ndim)]
-        return self._writer.node("Add", [padded, self._writer.constant(np.pad(head, after))])
-
-    def _write_strided_slice(self, operator: Any, inputs: list[int]) -> str:  # noqa: ANN401
-        """Slices with step 1; one that takes the only item of a batch of one is left out."""
-        options = _options(operator, tflite.StridedSliceOptions())
-        begin, end, step = (self._constants[index].astype(np.int64) for index in inputs[1:])
-        if np.any(step != 1):
-            raise NotImplementedError("only slices with step 1")
-        axes = [
-            axis
-            for axis in range(1, len(begin))
-            if not (options.BeginMask() >> axis & 1 and options.EndMask() >> axis & 1)
-        ]
-        if not axes:
-            return self._value(inputs[0])
-        first = [0 if options.BeginMask() >> axis & 1 else int(begin[axis]) for axis in axes]
-        last = [np.iinfo(np.int64).max if options.EndMask() >> axis & 1 else int(end[axis]) for axis in axes]
-        bounds = [self._writer.constant(np.array(values, np.int64)) for values in (first, last, axes)]
-        return self._writer.node("Slice", [self._value(inputs[0]), *bounds])
 
 
 def _options(operator: Any, options: Any) -> Any:  # noqa: ANN401 - generated bindings are untyped
