@@ -10,13 +10,16 @@ import torch
 
 from training.crop_models import ROOT, faces_of, held_out_parts
 from training.ensemble.members import new_members
-from training.ensemble.serving import Training, export_members, fit_ensemble
+from training.ensemble.probe import fit_probe
+from training.ensemble.serving import PROBE, Training, export_members, fit_ensemble
 from training.ensemble.training import JointRun
 from training.frame.batches import BatchSource, Mixture
 from training.frame.training import Plan
 
 CACHE = ROOT / ".cache" / "ensemble"
 MANY = 1_000_000
+STEPS = 1400
+"""About 20 minutes of one core."""
 SEED_OF_BATCHES = 1000
 """Added to the seed, so that the members see other batches than the frame classifier did."""
 log = logging.getLogger(__name__)
@@ -25,7 +28,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Run or resume the training, fit the weights, write models, configurations and cards."""
     parser = argparse.ArgumentParser(prog="python -m training.ensemble", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=45.0, help="training time of all members together, minutes")
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches, seen by all members")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", action="store_true", help="export the last checkpoint without training on")
@@ -34,25 +37,29 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    run = new_run(options.minutes, options.seed)
+    run = new_run(options.steps, options.seed)
     mixed = faces_of("manipulated_faces_train")
     if not (options.export or options.weigh):
         swaps = faces_of("dfdc_faces_train")
         seed = options.seed + SEED_OF_BATCHES
         run.train(BatchSource(swaps, mixed, mixture=Mixture(), seed=seed, count=MANY))
     parts = held_out_parts(mixed)
-    command = f"python -m training.ensemble --minutes {options.minutes:g} --seed {options.seed}"
+    command = f"python -m training.ensemble --steps {options.steps} --seed {options.seed}"
     training = Training(command, options.seed, run.progress.step, run.progress.seconds)
+    members = run.average
     if not options.weigh:
-        export_members(run.average, parts, training)
-    written = fit_ensemble(tuple(run.average), parts, training)
+        fitted = fit_probe(mixed, options.seed)
+        members[PROBE] = fitted.probe
+        across = {name: figure.as_dict() for name, figure in fitted.across_sources.items()}
+        export_members(members, parts, training, {PROBE: {"cross_validated_over_training_sources": across}})
+    written = fit_ensemble((*new_members(), PROBE), parts, training)
     log.info("weights %s, left out %s", written["members"], written["left_out"])
 
 
-def new_run(minutes: float, seed: int) -> JointRun:
+def new_run(steps: int, seed: int) -> JointRun:
     """A run at its beginning, or where its checkpoint left off."""
     torch.manual_seed(seed)
-    plan = Plan(minutes=minutes, seed=seed, rate=2e-3, weight_decay=0.03, averaging=0.995)
+    plan = Plan(steps=steps, seed=seed, rate=2e-3, weight_decay=0.03, averaging=0.995)
     return JointRun(new_members(), plan, CACHE / f"run{seed}.pt")
 
 

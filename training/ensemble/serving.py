@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -27,16 +27,20 @@ from training.metrics import Measure, measure
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
+PROBE = "shallow_probe"
 TASKS = {
+    PROBE: "P(deepfake) of one face crop from how it is rendered: a linear unit on frozen shallow ImageNet features",
     "resnet18": "P(deepfake) of one face crop from its texture: ResNet-18 at half width over the unscaled crop",
     "meso4": "P(deepfake) of one face crop: Meso4 over the whole face at 128 pixels",
     "mesoinception4": "P(deepfake) of one face crop: MesoInception4 over the whole face at 128 pixels",
 }
 SOURCES = {
+    PROBE: "linear probe of frozen features (Ojha, Li and Lee 2023) of EfficientNet-Lite0 (Tan and Le 2019)",
     "resnet18": "ResNet-18 (He et al. 2016)",
     "meso4": "Meso4 (Afchar et al. 2018)",
     "mesoinception4": "MesoInception4 (Afchar et al. 2018)",
 }
+TRAINED_ON = {PROBE: "many-method stills of 90 sources, as they are and degraded; ImageNet features, frozen"}
 TIMED_CROPS = 8
 
 
@@ -62,15 +66,25 @@ class Training:
     seconds: float
 
 
-def export_members(members: nn.ModuleDict, parts: Sequence[Part], training: Training) -> None:
-    """Calibrate, export and measure each member by itself; writes model, configuration and card."""
+def export_members(
+    members: nn.ModuleDict, parts: Sequence[Part], training: Training, extra: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Calibrate, export and measure each member by itself; writes model, configuration and card.
+
+    Args:
+        members: by name.
+        parts: what none of them was trained on.
+        training: for the cards.
+        extra: further entries of the cards, by member.
+    """
     for name, member in members.items():
         held_out = HeldOut.of(parts, [_logits(member.eval(), part) for part in parts])
         line = fit_line(held_out.logits, held_out.labels, held_out.parts)
         export(CalibratedMember(member, line), name, {"logit": "1"})
         metrics = held_out.metrics()
         log.info("%s: %s", name, headline(metrics))
-        write_card(_card(name, member, line, metrics, training), REPOSITORY)
+        card = _card(name, member, line, metrics, training)
+        write_card(replace(card, extra={**card.extra, **extra.get(name, {})}), REPOSITORY)
 
 
 def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training) -> dict[str, Any]:
@@ -148,7 +162,9 @@ def _card(
     return Card(
         name=name,
         task=TASKS[name],
-        trained_on="7,000 DFDC pairs, many-method stills of 100 sources, self-blended images; from scratch",
+        trained_on=TRAINED_ON.get(
+            name, "7,000 DFDC pairs, many-method stills of 100 sources, self-blended images; from scratch"
+        ),
         headline=headline(dict(metrics)),  # type: ignore[arg-type]
         data=("dfdc_faces_train", "manipulated_faces_train less held-out, subtle and confounded sources"),
         split="as frame_classifier: whole groups and whole sources held out, mesonet_faces_train not trained on; "
@@ -157,7 +173,7 @@ def _card(
         command=training.command,
         metrics=metrics,
         licence=LICENCE,
-        limits=("a companion of frame_classifier, trained for minutes from scratch: weak by itself",),
+        limits=("a companion of frame_classifier: weak by itself",),
         inputs=INPUTS,
         outputs={"logit": "FP32 [n, 1], calibrated natural log-odds of a deepfake"},
         extra={
