@@ -39,6 +39,19 @@ class ModelRepository:
         """Names of the models that have a card, sorted."""
         return sorted(path.parent.name for path in self.root.glob("*/card.json"))
 
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of every model, as its card has it, and of every JSON document beside them; by name.
+
+        Raises:
+            ModelRepositoryError: a card or a document is unreadable.
+        """
+        found = {name: self.card(name).sha256 for name in self.names()}
+        try:
+            documents = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.root.glob("*.json")}
+        except OSError as error:
+            raise ModelRepositoryError("a document of the model repository cannot be read") from error
+        return found | documents
+
     def model_file(self, card: ModelCard) -> Path:
         """Path of the served ONNX file of a card."""
         return self.root / card.name / card.version / "model.onnx"
