@@ -41,6 +41,7 @@ from services.fusion.synchrony import Synchrony
 from services.gateway.decoding import DecodedClip, decode
 from services.gateway.limits import DecodeLimits
 from services.gateway.sampling import SamplingPlan
+from services.visual.ensemble import read_ensemble
 from services.visual.pipeline import OPTIONAL_MODELS, REQUIRED_MODELS, VisualPipeline
 from services.visual.settings import VisualSettings
 
@@ -150,7 +151,9 @@ def from_bytes(data: bytes) -> FusionInput:
 
 def visual_fingerprint(models: Path = MODEL_REPOSITORY) -> str:
     """Changes whenever the visual evidence of a clip may: its models' hashes and its code."""
-    return _fingerprint(models, (*REQUIRED_MODELS, *OPTIONAL_MODELS), _VISUAL_CODE)
+    ensemble = read_ensemble(ModelRepository(models))
+    state = _fingerprint(models, (*REQUIRED_MODELS, *ensemble.companions, *OPTIONAL_MODELS), _VISUAL_CODE)
+    return hashlib.sha256(f"{state}{ensemble.bias}{dict(ensemble.weights)}".encode()).hexdigest()[:16]
 
 
 def audio_fingerprint(models: Path = MODEL_REPOSITORY) -> str:

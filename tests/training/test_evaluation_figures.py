@@ -9,7 +9,8 @@ from training.evaluation.figures import FigureError, filled, main
 
 pytestmark = pytest.mark.training
 
-TABLE = {"frame": {"dfdc_faces_val": {"auc": {"value": 0.8765, "low": 0.8, "high": 0.9, "n": 10}}}}
+FIGURE = {"value": 0.8765, "low": 0.8, "high": 0.9, "n": 10}
+TABLE = {"frame": {"dfdc_faces_val": {"auc": FIGURE, "brier": FIGURE}, "jpeg_30": {"auc": FIGURE}}}
 MARKED = "AUC <!-- figure frame dfdc_faces_val auc -->0.999<!-- end -->, and <!-- figures -->\nold\n<!-- end --> after"
 
 
@@ -38,4 +39,4 @@ def test_texts_and_cards_are_checked_before_and_after(tmp_path: Path) -> None:
     assert text.read_text() == MARKED
     assert main(arguments) == 0
     assert main([*arguments, "--check"]) == 0
-    assert json.loads(card.read_text())["evaluation"] == TABLE["frame"]
+    assert json.loads(card.read_text())["evaluation"] == {"dfdc_faces_val": {"auc": FIGURE}}

@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         statements=tuple(held_out.statements(options.models, options.heads)),
         shared=options.data is None,
         models=options.models,
+        heads=options.heads,
         seconds=time.monotonic() - began,
     )
     report.write(facts, options.out)

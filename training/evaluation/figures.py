@@ -1,9 +1,10 @@
 """Writes measured figures into texts and model cards, so that no number is ever typed.
 
 In Markdown, ``<!-- figure BRANCH SOURCE METRIC -->…<!-- end -->`` holds one figure with its interval, and
-``<!-- figures -->…<!-- end -->`` the table of headlines. Cards get an entry ``evaluation`` with their
-branch's figures. ``python -m training.evaluation.figures README.md`` fills them; ``--check`` only says
-whether they are as they should be.
+``<!-- figures -->…<!-- end -->`` the table of headlines. Cards get an entry ``evaluation`` with the few figures
+that say what to expect of their branch; all the others stay in summary.json.
+``python -m training.evaluation.figures README.md`` fills them; ``--check`` only says whether they are as they
+should be.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ CARDS = {
     "spoof_classifier": "audio",
     "sync": "sync",
 }
+CARD_SOURCES = (
+    *("all", "dfdc_faces_val", "manipulated_faces_held_out", "mesonet_faces_train", "clips", "generated"),
+    *("within_source_mean", "dubbed", "shifted", "still_with_speech"),
+)
+"""Sources whose figures stand in cards."""
+CARD_METRICS = ("auc", "eer", "tpr_at_fpr_5", "ece")
 
 
 class FigureError(Exception):
@@ -90,9 +97,12 @@ def filled(text: str, table: Table) -> str:
 
 
 def card_text(text: str, figures: Mapping[str, Any]) -> str:
-    """A card with the figures of its branch; the rest stays as it is."""
+    """A card with the chief figures of its branch; the rest stays as it is."""
     card = json.loads(text)
-    card["evaluation"] = figures
+    chosen = {source: figures[source] for source in CARD_SOURCES if source in figures}
+    card["evaluation"] = {
+        source: {metric: row[metric] for metric in CARD_METRICS if metric in row} for source, row in chosen.items()
+    }
     return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from services.common.models import ModelRepository
+from training.evaluation import goals
 from training.evaluation.discovery import Collection
 from training.evaluation.rows import BRANCHES, CLEAN, Row, split
 from training.evaluation.stills import BRIGHTNESS, FOUND, SIZE
@@ -48,6 +49,7 @@ class Facts:
     statements: Sequence[str]
     shared: bool
     models: Path
+    heads: Path
     seconds: float
 
 
@@ -55,8 +57,11 @@ def write(facts: Facts, folder: Path) -> Path:
     """Write ``README.md`` beside the pictures."""
     parts = [
         _head(facts),
+        goals.goals(facts.summary) if facts.shared else "",
         _measured_on(facts),
         *(_branch(facts, branch) for branch in BRANCHES if facts.summary.get(branch)),
+        goals.ensemble(facts.models),
+        goals.boosted(facts.heads) if facts.shared else "",
         _robust(facts),
         _verdicts(facts.measured.clips),
         _slices(facts.measured),

@@ -16,7 +16,8 @@ from services.common.models import ModelRepository
 from services.visual import crops, detection
 from services.visual.crops import square_crop
 from services.visual.detection import detect_now
-from services.visual.scoring import FRAME_MODEL, PATCH_MODEL, sigmoid
+from services.visual.ensemble import Ensemble, read_ensemble
+from services.visual.scoring import PATCH_MODEL, sigmoid
 from training.data import Example
 from training.evaluation.cache import ScoreCache, Values, digest
 from training.evaluation.degradation import PICTURE_CONDITIONS
@@ -27,7 +28,6 @@ from training.forging import generator
 from training.frame.faces import decode, whole_picture
 from training.served import code_fingerprint
 
-MODELS = {"frame": FRAME_MODEL, "patch": PATCH_MODEL}
 LOGIT = "logit"
 FOUND = "face_found"
 SIZE = "face_size"
@@ -37,12 +37,12 @@ PART = 32
 
 
 FACE = "face"
-"""Under this name the traits of the face are kept, beside the branches' logits."""
+"""Under this name the traits of the face are kept, beside the networks' logits."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureJob:
-    """Some pictures under one condition: cache keys by what is wanted (branch or FACE), and the bytes."""
+    """Some pictures under one condition: cache keys by what is wanted (a network or FACE), and the bytes."""
 
     models: Path
     condition: str
@@ -63,7 +63,7 @@ def score_stills(
     Returns:
         One row a picture that could be read; logits became probabilities.
     """
-    known = ScoreCache(options.cache / "stills.jsonl")
+    known, ensemble = ScoreCache(options.cache / "stills.jsonl"), read_ensemble(ModelRepository(options.models))
     states = fingerprints(options.models)
     wanted: list[tuple[LabelledSet, Example, Mapping[str, str]]] = []
     fresh: dict[str, tuple[Mapping[str, str], bytes]] = {}
@@ -85,24 +85,28 @@ def score_stills(
     for _, values in done(score_pictures, jobs, title=f"stills, {condition}", processes=options.processes):
         known.put(values)
     rows = (
-        _row(part, example, {what: known[key] for what, key in keys.items()}, condition)
+        _row(part, example, {what: known[key] for what, key in keys.items()}, condition, ensemble)
         for part, example, keys in wanted
     )
     return [row for row in rows if row.traits]
 
 
 def fingerprints(models: Path) -> dict[str, str]:
-    """What the score of each branch, and the face itself, depend on."""
+    """What the logit of each network, and the face itself, depend on."""
     repository = ModelRepository(models)
     present = set(repository.names())
     code = code_fingerprint((Path(crops.__file__), Path(detection.__file__)))
     face = f"{repository.card(detection.MODEL).sha256}:{code}"
-    served = {branch: name for branch, name in MODELS.items() if name in present}
-    return {FACE: face} | {branch: f"{face}:{repository.card(name).sha256}" for branch, name in served.items()}
+    served = [name for name in (PATCH_MODEL, *read_ensemble(repository).weights) if name in present]
+    return {FACE: face} | {name: f"{face}:{repository.card(name).sha256}" for name in served}
 
 
-def _row(part: LabelledSet, example: Example, values: Mapping[str, Values], condition: str) -> Row:
-    scores = {branch: float(sigmoid(values[branch][LOGIT])) for branch in MODELS if values.get(branch)}
+def _row(part: LabelledSet, example: Example, values: Mapping[str, Values], condition: str, ensemble: Ensemble) -> Row:
+    logits = {name: found[LOGIT] for name, found in values.items() if LOGIT in found}
+    scores = {"patch": float(sigmoid(logits[PATCH_MODEL]))} if PATCH_MODEL in logits else {}
+    if ensemble.weights.keys() <= logits.keys():
+        log_odds = ensemble.bias + sum(weight * logits[name] for name, weight in ensemble.weights.items())
+        scores["frame"] = float(sigmoid(log_odds))
     return Row(
         name=example.file,
         collection=part.name,
@@ -117,7 +121,7 @@ def _row(part: LabelledSet, example: Example, values: Mapping[str, Values], cond
 
 
 def score_pictures(job: PictureJob) -> dict[str, dict[str, float]]:
-    """Cache key → logit of a branch or traits of a face; empty for what is no picture."""
+    """Cache key → logit of a network or traits of a face; empty for what is no picture."""
     scorer = _scorer(job.models)
     degrade = {condition.name: condition.apply for condition in PICTURE_CONDITIONS}
     results: dict[str, dict[str, float]] = {}
@@ -134,15 +138,15 @@ def score_pictures(job: PictureJob) -> dict[str, dict[str, float]]:
         cut.append((keys, crop))
         if FACE in keys:
             results[keys[FACE]] = traits
-    for branch in MODELS:
-        chosen = [(keys[branch], crop) for keys, crop in cut if branch in keys]
-        logits = scorer.logits(branch, [crop for _, crop in chosen])
+    for network in sorted({name for keys, _ in cut for name in keys} - {FACE}):
+        chosen = [(keys[network], crop) for keys, crop in cut if network in keys]
+        logits = scorer.logits(network, [crop for _, crop in chosen])
         results |= {key: {LOGIT: logit} for (key, _), logit in zip(chosen, logits, strict=True)}
     return results
 
 
 class StillScorer:
-    """Detector, crop and the two still networks of one process."""
+    """Detector, crop and the networks over crops of one process."""
 
     def __init__(self, models: Path) -> None:
         cv2.setNumThreads(1)
@@ -160,11 +164,11 @@ class StillScorer:
         size = float(min(box[2] - box[0], box[3] - box[1]))
         return crop, {FOUND: float(len(faces) > 0), SIZE: size, BRIGHTNESS: float(crop.mean())}
 
-    def logits(self, branch: str, crops: Sequence[npt.NDArray[np.uint8]], batch: int = 8) -> list[float]:
-        """A branch's calibrated logit of each crop."""
+    def logits(self, network: str, crops: Sequence[npt.NDArray[np.uint8]], batch: int = 8) -> list[float]:
+        """A network's calibrated logit of each crop."""
         found: list[float] = []
         for at in range(0, len(crops), batch):
-            outputs = self._engine.run(MODELS[branch], {"crops": np.stack(crops[at : at + batch])})
+            outputs = self._engine.run(network, {"crops": np.stack(crops[at : at + batch])})
             found += outputs["logit"].ravel().astype(float).tolist()
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from services.fusion.synchrony import SYNC_MODEL
 from services.visual import temporal
 from services.visual.scoring import FRAME_MODEL, PATCH_MODEL
 from training.data import clips, folds, group_fraction
+from training.fusion.boosting import boosted_report
 from training.fusion.calibration import TARGETS, Scores, Target, choose_thresholds
 from training.fusion.corpus import Evidence, LabelledClip, labelled_clips
 from training.fusion.crossfit import FOLDS, HeldOutSynchrony
@@ -30,6 +32,7 @@ from training.fusion.export import head_document, policy_document, write_set
 from training.fusion.fitting import Fit, feature_names, fit_head, fit_temperature, held_out_log_odds
 from training.fusion.report import counts, held_out_report
 from training.fusion.rows import LabelledRow, labelled_row, rows_for, table_for
+from training.fusion.statistics import statistics_of
 from training.fusion.stills import still_rows
 from training.served import ROOT
 
@@ -71,7 +74,8 @@ def clip_rows(
     for clip in tqdm(labelled, desc="synchrony", unit="clip"):
         reports = (*clip.ledger.reports, synchrony.report(clip.ledger, clip.group))
         fair = [report for report in reports if report.branch not in biased]
-        rows.append(labelled_row(clip.name, clip.group, clip.source, clip.kind, fair))
+        found = statistics_of(replace(clip.ledger, reports=reports))
+        rows.append(labelled_row(clip.name, clip.group, clip.source, clip.kind, fair, found))
     return rows
 
 
@@ -90,7 +94,8 @@ def fit_all(
             _borrow(branches, heads, thresholds, facts)
             continue
         table = table_for(chosen, branches)
-        log_odds = held_out_log_odds(table, folds(table.groups, FOLDS, seed), STRENGTH)
+        dealt = folds(table.groups, FOLDS, seed)
+        log_odds = held_out_log_odds(table, dealt, STRENGTH)
         temperature = fit_temperature(log_odds, table)
         calibrated = log_odds / temperature
         probabilities = 0.5 * (1 + np.tanh(0.5 * calibrated))
@@ -99,6 +104,7 @@ def fit_all(
             "prior_odds": table.odds,
             "rows": counts(chosen),
             "held_out": held_out_report(chosen, probabilities, seed),
+            "boosted": boosted_report(chosen, table, dealt, log_odds, seed),
         }
         heads[branches] = head_document(branches, fit_head(table, STRENGTH), temperature, report)
         scores = Scores(calibrated, table.labels, table.groups, table.weights)
@@ -163,12 +169,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "split": f"{FOLDS} folds by identity; synchrony by models of its own folds: {synchrony.held_out}",
         "inverse_penalty": STRENGTH,
-        "models": {name: repository.card(name).sha256 for name in repository.names()},
+        "models": repository.contents(),
     }
     heads, thresholds = fit_all(rows, options.seed, facts)
     policies = {target.name: _policy(target, thresholds[target.name], facts) for target in TARGETS}
     write_set(options.out, heads, policies)
-    store = HeadStore(options.out)
+    store = HeadStore(options.out, repository=repository)
     store.refresh()
     print(f"{len(store.heads)} heads and {len(policies)} policies in {options.out}")
 

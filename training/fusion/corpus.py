@@ -29,6 +29,7 @@ from training.forging import Source, donors, dub, freeze, generator, shift, shif
 from training.fusion.crossfit import HeldOutEngine
 from training.fusion.memo import MemoEngine
 from training.fusion.recipes import recompressed, self_blended, synthetic_speech
+from training.fusion.statistics import with_behaviour
 from training.served import (
     MODEL_REPOSITORY,
     ServedPipelines,
@@ -171,7 +172,7 @@ class Evidence:
             nearest = min(range(len(dense)), key=lambda at: abs(dense[at].time_us - time_us))
             survey = freeze(survey, still_index(name, len(survey), self._seed))
             dense = freeze(dense, nearest)
-        return seen(self.pipelines.see(survey, dense))
+        return seen(with_behaviour(self.pipelines.see(survey, dense)))
 
     def _hear(self, clip: Clip, part: Part, donor: Clip | None) -> FusionInput:
         own = self._decoded(clip, recode=part is Part.RECOMPRESSED).audio

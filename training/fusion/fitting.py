@@ -85,7 +85,7 @@ def fit_head(table: Table, strength: float) -> Fit:
     Returns:
         Weights of probability features are 0 or more, those of counts 0.
     """
-    balanced = _class_weighted(table)
+    balanced = class_weighted(table)
     mean = np.average(table.values, axis=0, weights=balanced)
     scale = np.sqrt(np.average((table.values - mean) ** 2, axis=0, weights=balanced))
     scale = np.maximum(scale, MIN_SCALE)
@@ -125,7 +125,7 @@ def held_out_log_odds(table: Table, folds: npt.NDArray[np.int64], strength: floa
 
 def fit_temperature(log_odds: Floats, table: Table) -> float:
     """The temperature with the least class-weighted Brier score on held-out log-odds."""
-    weights = _class_weighted(table)
+    weights = class_weighted(table)
 
     def brier(temperature: float) -> float:
         probability = 0.5 * (1 + np.tanh(0.5 * log_odds / temperature))
@@ -135,7 +135,7 @@ def fit_temperature(log_odds: Floats, table: Table) -> float:
     return float(found.x)
 
 
-def _class_weighted(table: Table) -> Floats:
+def class_weighted(table: Table) -> Floats:
     """Row weights scaled so that the classes weigh as the table's odds say and the mean weight is 1."""
     weights = table.weights.astype(np.float64).copy()
     for label, share in ((0, 1 / (1 + table.odds)), (1, table.odds / (1 + table.odds))):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -35,7 +35,10 @@ DOMAIN_SHARES: Mapping[str, float] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
-    """One clip or still: its features, by the branches that scored it; ``domain`` is a key of DOMAIN_SHARES."""
+    """One clip or still: its features, by the branches that scored it; ``domain`` is a key of DOMAIN_SHARES.
+
+    ``statistics`` are those of ``training/fusion/statistics.py``.
+    """
 
     name: str
     group: str
@@ -44,6 +47,7 @@ class LabelledRow:
     branches: frozenset[Branch]
     features: Mapping[str, float]
     domain: str = CLIPS
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fake(self) -> int:
@@ -51,9 +55,17 @@ class LabelledRow:
         return int(self.kind is not Kind.REAL)
 
 
-def labelled_row(name: str, group: str, source: str, kind: Kind, reports: Sequence[BranchReport]) -> LabelledRow:
+def labelled_row(
+    name: str,
+    group: str,
+    source: str,
+    kind: Kind,
+    reports: Sequence[BranchReport],
+    statistics: Mapping[str, float] = MappingProxyType({}),
+) -> LabelledRow:
     """The row of one complete ledger."""
-    return LabelledRow(name, group, source, kind, scored_branches(reports), clip_features(reports))
+    features = clip_features(reports)
+    return LabelledRow(name, group, source, kind, scored_branches(reports), features, statistics=statistics)
 
 
 def rows_for(rows: Sequence[LabelledRow], branches: frozenset[Branch]) -> list[LabelledRow]:
