@@ -16,29 +16,39 @@ if TYPE_CHECKING:
     from bonafide.client import Client
     from bonafide.connection import Credentials
     from bonafide.errors import ClientError
+    from bonafide.messages import BatchResult, Priority
+    from bonafide.uploads import Uploaded, Uri
 
 _HOMES = {
     "Analysis": "analysis",
     "AsyncClient": "aio",
+    "BatchResult": "messages",
     "Client": "client",
     "ClientError": "errors",
     "Credentials": "connection",
     "Event": "analysis",
+    "Priority": "messages",
     "Progress": "analysis",
     "RetryPolicy": "calls",
     "ServedModel": "analysis",
+    "Uploaded": "uploads",
+    "Uri": "uploads",
 }
 
 __all__ = [
     "Analysis",
     "AsyncClient",
+    "BatchResult",
     "Client",
     "ClientError",
     "Credentials",
     "Event",
+    "Priority",
     "Progress",
     "RetryPolicy",
     "ServedModel",
+    "Uploaded",
+    "Uri",
 ]
 
 

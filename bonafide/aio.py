@@ -11,12 +11,26 @@ import grpc
 
 from bonafide.analysis import Analysis, Event, ServedModel
 from bonafide.calls import Attempts, RetryPolicy
-from bonafide.client import DEFAULT_TIMEOUT_SECONDS, MODELS_TIMEOUT_SECONDS
+from bonafide.client import DEFAULT_TIMEOUT_SECONDS, SMALL_TIMEOUT_SECONDS
 from bonafide.connection import Credentials, Target
 from bonafide.errors import ClientError, from_rpc_error
-from bonafide.messages import Options, event_from_proto, finished, models_from_proto, options_message, requests
-from bonafide.uploads import Clip, Sent, Upload, read_ahead
-from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
+from bonafide.messages import (
+    Batch,
+    BatchResult,
+    Options,
+    batch_item,
+    event_from_proto,
+    finished,
+    kept,
+    models_from_proto,
+    new_upload,
+    options_message,
+    requests,
+    resumable,
+    stretch,
+)
+from bonafide.uploads import Clip, LocalClip, Sent, Upload, Uploaded, Uri, read_ahead
+from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, upload_pb2, upload_pb2_grpc
 
 _LOST_STATUS = "Internal error from Core"
 _SETTLING_SECONDS = 1.0
@@ -43,6 +57,7 @@ class AsyncClient:
         else:
             self._channel = grpc.aio.secure_channel(self._target.address, secret, self._target.options())
         self._stub: analysis_pb2_grpc.AnalysisServiceAsyncStub = analysis_pb2_grpc.AnalysisServiceStub(self._channel)
+        self._uploads: upload_pb2_grpc.UploadServiceAsyncStub = upload_pb2_grpc.UploadServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,15 +113,65 @@ class AsyncClient:
                 else:
                     return
 
-    async def models(self, *, timeout: float = MODELS_TIMEOUT_SECONDS) -> list[ServedModel]:
+    async def upload(
+        self, clip: LocalClip, *, on_sent: Sent | None = None, timeout: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> Uploaded:
+        """See ``Client.upload``."""
+        attempts = Attempts(self._retries, timeout)
+        with Upload(clip, on_sent) as upload:
+            state = (await self._call(self._uploads.CreateUpload, new_upload(upload), attempts)).upload
+            while not state.complete:
+                before = state.received_bytes
+                state = await self._send_on(state, upload, attempts)
+                if state.received_bytes > before:
+                    attempts.progressed()
+        return Uploaded(state.upload_id, state.size_bytes)
+
+    async def delete_upload(self, uploaded: Uploaded, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> None:
+        """See ``Client.delete_upload``."""
+        request = upload_pb2.DeleteUploadRequest(upload_id=uploaded.upload_id)
+        await self._call(self._uploads.DeleteUpload, request, Attempts(self._retries, timeout))
+
+    async def batch(
+        self,
+        clips: Sequence[Uploaded | Uri],
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[BatchResult]:
+        """See ``Client.batch``. Close it (``contextlib.aclosing``) when leaving it early."""
+        attempts = Attempts(self._retries, timeout)
+        batch = Batch([batch_item(clip, options) for clip in clips])
+        while not batch.whole:
+            call = self._stub.BatchAnalyze(
+                batch.request(), timeout=attempts.begin(), metadata=self._target.credentials.metadata()
+            )
+            try:
+                async for response in call:
+                    yield batch.result(response)
+                    attempts.progressed()
+                batch.ended()
+            except grpc.RpcError as error:
+                await asyncio.sleep(attempts.pause_after(self._error(error)))
+            finally:
+                call.cancel()
+
+    async def models(self, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> list[ServedModel]:
         """See ``Client.models``."""
-        return models_from_proto(await self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), timeout))
+        attempts = Attempts(self._retries, timeout)
+        return models_from_proto(await self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), attempts))
 
     async def _events_once(
         self, first: analysis_pb2.AnalyzeOptions, upload: Upload, timeout: float
     ) -> AsyncIterator[Event | Analysis]:
-        messages = requests(first, upload.chunks())
-        call = self._stub.Analyze(read_ahead(messages), timeout=timeout, metadata=self._target.credentials.metadata())
+        metadata = self._target.credentials.metadata()
+        call: Any
+        if isinstance(upload.clip, Uri):
+            request = analysis_pb2.AnalyzeUriRequest(uri=upload.clip.uri, options=first)
+            call = self._stub.AnalyzeUri(request, timeout=timeout, metadata=metadata)
+        else:
+            messages = read_ahead(requests(first, upload.chunks()))
+            call = self._stub.Analyze(messages, timeout=timeout, metadata=metadata)
         statuses = _Statuses(call)
         try:
             async for response in call:
@@ -122,9 +187,28 @@ class AsyncClient:
         finally:
             call.cancel()
 
-    async def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:  # noqa: ANN401
+    async def _send_on(self, state: upload_pb2.Upload, upload: Upload, attempts: Attempts) -> upload_pb2.Upload:
+        """Send what is missing; where that fails, ask how far it got."""
+        metadata = self._target.credentials.metadata()
+        messages = read_ahead(stretch(state, upload))
+        call = self._uploads.SendChunks(messages, timeout=attempts.begin(), metadata=metadata)
+        statuses = _Statuses(call)
+        try:
+            return kept(await call)
+        except asyncio.CancelledError:
+            call.cancel()
+            upload.raise_failure()
+            raise
+        except grpc.RpcError as error:
+            upload.raise_failure()
+            found = self._error(await statuses.best(error))
+        await asyncio.sleep(attempts.pause_after(resumable(found)))
+        request = upload_pb2.GetUploadRequest(upload_id=state.upload_id)
+        answer: upload_pb2.GetUploadResponse = await self._call(self._uploads.GetUpload, request, attempts)
+        return answer.upload
+
+    async def _call(self, method: Callable[..., Any], request: Any, attempts: Attempts) -> Any:  # noqa: ANN401
         """One unary call, tried again where that helps."""
-        attempts = Attempts(self._retries, timeout)
         while True:
             try:
                 return await method(request, timeout=attempts.begin(), metadata=self._target.credentials.metadata())

@@ -52,13 +52,17 @@ class Attempts:
             raise DeadlineExceededError(text, code="DEADLINE_EXCEEDED", reason="DEADLINE_EXCEEDED")
         return left
 
+    def progressed(self) -> None:
+        """Count tries anew: something was won by the last one."""
+        self._tried = 0
+
     def pause_after(self, error: ClientError) -> float:
         """Seconds to wait before the next try.
 
         Raises:
             ClientError: the error itself, when it must not or cannot be tried again within the deadline.
         """
-        pause = self._policy.pause_seconds(self._tried, self._draw())
+        pause = self._policy.pause_seconds(max(self._tried, 1), self._draw())
         if error.retry_after_seconds is not None:
             # Never earlier than asked, and not all at the same moment.
             pause = error.retry_after_seconds * (1 + self._draw() / 10) + pause / 10

@@ -18,7 +18,7 @@ from bonafide import analysis as answers
 from bonafide import models_import
 from bonafide.analysis import Event, ServedModel
 from bonafide.client import DEFAULT_TIMEOUT_SECONDS, Client
-from bonafide.connection import DEFAULT_ADDRESS
+from bonafide.connection import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Credentials
 from bonafide.errors import BadInputError, ClientError, ServerUnreachableError
 from bonafide.report import print_report, render_models
 from bonafide.wording import STAGES
@@ -31,7 +31,9 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNREACHABLE = 3
-_SERVER_VARIABLE = "BONAFIDE_SERVER"
+_SERVER_VARIABLE = ADDRESS_VARIABLE
+_KEY_VARIABLE, _TOKEN_VARIABLE = "BONAFIDE_API_KEY", "BONAFIDE_TOKEN"
+"""Secrets come from the environment, because a command line is seen by everybody on the machine."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get(_SERVER_VARIABLE, DEFAULT_ADDRESS),
         help=f"gateway to ask (default: ${_SERVER_VARIABLE} or {DEFAULT_ADDRESS})",
     )
+    _add_credentials(server)
 
     up = commands.add_parser("up", help="run the whole stack in the foreground until Ctrl-C")
     up.add_argument("--port", type=int, default=int(DEFAULT_ADDRESS.rpartition(":")[2]), help="the gateway's port")
@@ -85,6 +88,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_credentials(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "security", f"An API key is read from ${_KEY_VARIABLE}, a token from ${_TOKEN_VARIABLE}."
+    )
+    group.add_argument("--tls", action="store_true", help="speak TLS; implied by the next four")
+    group.add_argument("--ca", type=Path, metavar="FILE", help="authorities to trust (default: the system's)")
+    group.add_argument("--cert", type=Path, metavar="FILE", help="certificate to show")
+    group.add_argument("--key", type=Path, metavar="FILE", help="its private key")
+    group.add_argument("--server-name", default="", metavar="NAME", help="name in the server's certificate")
+    group.add_argument("--plain-text", action="store_true", help="go without TLS to another machine")
+
+
+def _client(options: argparse.Namespace) -> Client:
+    """The client that the options describe; a set-up that cannot work ends the command."""
+    credentials = Credentials(
+        api_key=os.environ.get(_KEY_VARIABLE, ""),
+        token=os.environ.get(_TOKEN_VARIABLE, ""),
+        tls=options.tls,
+        root_certificates=options.ca,
+        certificate=options.cert,
+        private_key=options.key,
+        server_name=options.server_name,
+        allow_plain_text=options.plain_text,
+    )
+    try:
+        return Client(options.server, credentials=credentials)
+    except (OSError, ValueError) as error:
+        _complain(str(error))
+        raise SystemExit(EXIT_BAD_INPUT) from error
+
+
 def _branches(text: str) -> list[Branch]:
     try:
         return [Branch(name.strip()) for name in text.split(",")]
@@ -93,7 +127,7 @@ def _branches(text: str) -> list[Branch]:
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    with Client(options.server) as client:
+    with _client(options) as client:
         return max(_analyze_one(client, file, options) for file in options.files)
 
 
@@ -154,7 +188,7 @@ class _Progress:
 
 def _models(options: argparse.Namespace) -> int:
     try:
-        with Client(options.server) as client:
+        with _client(options) as client:
             models = client.models()
     except ServerUnreachableError:
         from deploy.local.stack import ROOT  # noqa: PLC0415 - needs more packages than a client has

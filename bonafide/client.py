@@ -20,9 +20,23 @@ from bonafide.errors import (
     ServerUnreachableError,
     from_rpc_error,
 )
-from bonafide.messages import Options, event_from_proto, finished, models_from_proto, options_message, requests
-from bonafide.uploads import Clip, Sent, Upload
-from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
+from bonafide.messages import (
+    Batch,
+    BatchResult,
+    Options,
+    batch_item,
+    event_from_proto,
+    finished,
+    kept,
+    models_from_proto,
+    new_upload,
+    options_message,
+    requests,
+    resumable,
+    stretch,
+)
+from bonafide.uploads import Clip, LocalClip, Sent, Upload, Uploaded, Uri
+from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, upload_pb2, upload_pb2_grpc
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -36,7 +50,7 @@ __all__ = [
 ]
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
-MODELS_TIMEOUT_SECONDS = 10.0
+SMALL_TIMEOUT_SECONDS = 10.0
 Answer = TypeVar("Answer")
 
 
@@ -82,6 +96,7 @@ class Client:
         else:
             self._channel = grpc.secure_channel(self._target.address, secret, self._target.options())
         self._stub = analysis_pb2_grpc.AnalysisServiceStub(self._channel)
+        self._uploads = upload_pb2_grpc.UploadServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +122,8 @@ class Client:
         """Send one clip and wait for its analysis.
 
         Args:
-            clip: path of a video, sound or picture, its bytes, or a binary file open at its first byte.
+            clip: path of a video, sound or picture, its bytes, a binary file open at its first byte, what
+                ``upload`` answered, or a ``Uri``.
             on_event: called with progress and with each branch's report as they arrive.
             on_sent: called with the bytes sent and those in all (0: unknown), on another thread.
             timeout: seconds the whole call may take, retries included.
@@ -153,20 +169,79 @@ class Client:
                 else:
                     return
 
-    def models(self, *, timeout: float = MODELS_TIMEOUT_SECONDS) -> list[ServedModel]:
+    def upload(
+        self, clip: LocalClip, *, on_sent: Sent | None = None, timeout: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> Uploaded:
+        """Leave a large file at the server, to be analysed by ``analyze`` or ``batch`` later.
+
+        A dropped connection costs what was on its way: sending goes on from where the server has got to.
+
+        Raises:
+            BadInputError: the file cannot be read, its size is unknown, or the server refuses it.
+            ClientError: as for ``analyze``.
+        """
+        attempts = Attempts(self._retries, timeout)
+        with Upload(clip, on_sent) as upload:
+            state = self._call(self._uploads.CreateUpload, new_upload(upload), attempts).upload
+            while not state.complete:
+                before = state.received_bytes
+                state = self._send_on(state, upload, attempts)
+                if state.received_bytes > before:
+                    attempts.progressed()
+        return Uploaded(state.upload_id, state.size_bytes)
+
+    def delete_upload(self, uploaded: Uploaded, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> None:
+        """Let go of an uploaded file before it expires."""
+        request = upload_pb2.DeleteUploadRequest(upload_id=uploaded.upload_id)
+        self._call(self._uploads.DeleteUpload, request, Attempts(self._retries, timeout))
+
+    def batch(
+        self,
+        clips: Sequence[Uploaded | Uri],
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        **options: Unpack[Options],
+    ) -> Iterator[BatchResult]:
+        """Analyse several clips that need not be sent; answers each as it ends, in no order.
+
+        A try that is cut off is followed by one for what is still to be answered.
+        """
+        attempts = Attempts(self._retries, timeout)
+        batch = Batch([batch_item(clip, options) for clip in clips])
+        while not batch.whole:
+            call = self._stub.BatchAnalyze(
+                batch.request(), timeout=attempts.begin(), metadata=self._target.credentials.metadata()
+            )
+            try:
+                for response in call:
+                    yield batch.result(response)
+                    attempts.progressed()
+                batch.ended()
+            except grpc.RpcError as error:
+                time.sleep(attempts.pause_after(self._error(error)))
+            finally:
+                call.cancel()
+
+    def models(self, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> list[ServedModel]:
         """The models in service, by name.
 
         Raises:
             ServerUnreachableError: the server cannot be reached.
             AnalysisFailedError: the server could not answer.
         """
-        return models_from_proto(self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), timeout))
+        attempts = Attempts(self._retries, timeout)
+        return models_from_proto(self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), attempts))
 
     def _events_once(
         self, first: analysis_pb2.AnalyzeOptions, upload: Upload, timeout: float
     ) -> Iterator[Event | Analysis]:
-        messages = requests(first, upload.chunks())
-        call = self._stub.Analyze(messages, timeout=timeout, metadata=self._target.credentials.metadata())
+        metadata = self._target.credentials.metadata()
+        call: Any
+        if isinstance(upload.clip, Uri):
+            request = analysis_pb2.AnalyzeUriRequest(uri=upload.clip.uri, options=first)
+            call = self._stub.AnalyzeUri(request, timeout=timeout, metadata=metadata)
+        else:
+            call = self._stub.Analyze(requests(first, upload.chunks()), timeout=timeout, metadata=metadata)
         try:
             for response in call:
                 event = event_from_proto(response)
@@ -178,9 +253,19 @@ class Client:
         finally:
             call.cancel()
 
-    def _call(self, method: Callable[..., Answer], request: Any, timeout: float) -> Answer:  # noqa: ANN401
+    def _send_on(self, state: upload_pb2.Upload, upload: Upload, attempts: Attempts) -> upload_pb2.Upload:
+        """Send what is missing; where that fails, ask how far it got."""
+        metadata = self._target.credentials.metadata()
+        try:
+            return kept(self._uploads.SendChunks(stretch(state, upload), timeout=attempts.begin(), metadata=metadata))
+        except grpc.RpcError as error:
+            upload.raise_failure()
+            time.sleep(attempts.pause_after(resumable(self._error(error))))
+        request = upload_pb2.GetUploadRequest(upload_id=state.upload_id)
+        return self._call(self._uploads.GetUpload, request, attempts).upload
+
+    def _call(self, method: Callable[..., Answer], request: Any, attempts: Attempts) -> Answer:  # noqa: ANN401
         """One unary call, tried again where that helps."""
-        attempts = Attempts(self._retries, timeout)
         while True:
             try:
                 return method(request, timeout=attempts.begin(), metadata=self._target.credentials.metadata())

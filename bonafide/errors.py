@@ -85,6 +85,12 @@ class ServerUnavailableError(AnalysisFailedError):
     retryable = True
 
 
+class ConflictError(AnalysisFailedError):
+    """Somebody does the same at this moment (an earlier try of one's own, for one); trying again may help."""
+
+    retryable = True
+
+
 class OverloadedError(AnalysisFailedError):
     """The server, or this caller's quota, is at its limit; tried again only when the server says when."""
 
@@ -100,6 +106,7 @@ _KINDS: dict[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.UNAUTHENTICATED: AccessDeniedError,
     grpc.StatusCode.PERMISSION_DENIED: AccessDeniedError,
+    grpc.StatusCode.ABORTED: ConflictError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
 }

@@ -7,14 +7,34 @@ import io
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
 from bonafide.errors import BadInputError, ClientError
 
-Clip = Path | str | bytes | BinaryIO
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A file that lies at the server, as ``upload`` answers it; usable until it expires there."""
+
+    upload_id: str
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """A clip that the server fetches itself: ``https://`` or ``s3://``, where its operator allows it."""
+
+    uri: str
+
+
+LocalClip = Path | str | bytes | BinaryIO
 """A path, the bytes themselves, or a binary file open at the clip's first byte."""
+
+Clip = LocalClip | Uploaded | Uri
+"""Whatever can be analysed."""
 
 Sent = Callable[[int, int], None]
 """Called with the bytes handed to the connection so far, and those of the whole (0 when unknown)."""
@@ -29,14 +49,17 @@ _READ_AHEAD_CHUNKS = 8
 class Upload:
     """One clip, readable once for each try; a context manager.
 
+    What is not here but at the server, or to be fetched by it, has no bytes to send.
+
     Attributes:
+        clip: what it was made of.
         name: name of the file, empty when it has none.
         size: bytes in all, 0 when it cannot be known beforehand.
         failure: what went wrong on this side while chunks were being read, if anything.
     """
 
     def __init__(self, clip: Clip, on_sent: Sent | None = None, chunk_bytes: int = CHUNK_BYTES) -> None:
-        self._clip = clip
+        self.clip = clip
         self._on_sent = on_sent
         self._chunk_bytes = chunk_bytes
         self._file: BinaryIO = io.BytesIO()
@@ -44,9 +67,9 @@ class Upload:
         self._begun = False
         self._current = 0
         self._lock = threading.Lock()
+        self.failure: Exception | None = None
         self.name = Path(clip).name if isinstance(clip, (str, Path)) else ""
         self.size = 0
-        self.failure: Exception | None = None
 
     def __enter__(self) -> Self:
         """Open the clip.
@@ -54,14 +77,16 @@ class Upload:
         Raises:
             BadInputError: it cannot be read.
         """
-        if isinstance(self._clip, (str, Path)):
+        if isinstance(self.clip, (Uploaded, Uri)):
+            self._start = 0
+        elif isinstance(self.clip, (str, Path)):
             try:
-                self._file = Path(self._clip).open("rb")
+                self._file = Path(self.clip).open("rb")
             except OSError as error:
                 raise _unreadable(error) from error
         else:
-            self._file = io.BytesIO(self._clip) if isinstance(self._clip, bytes) else self._clip
-        if self._file.seekable():
+            self._file = io.BytesIO(self.clip) if isinstance(self.clip, bytes) else self.clip
+        if self._file.seekable() and self._start is None:
             self._start = self._file.tell()
             self.size = self._file.seek(0, io.SEEK_END) - self._start
             self._file.seek(self._start)
@@ -72,7 +97,7 @@ class Upload:
     ) -> None:
         with self._lock:
             self._current += 1  # a thread of gRPC may still ask for more
-            if isinstance(self._clip, (str, Path)):
+            if isinstance(self.clip, (str, Path)):
                 self._file.close()
 
     @property

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, evidence_pb2, fusion_pb2
+from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, evidence_pb2, fusion_pb2, upload_pb2, upload_pb2_grpc
 
 SERVICE = "bonafide.v1.AnalysisService"
 
@@ -67,6 +67,7 @@ class ScriptedGateway(analysis_pb2_grpc.AnalysisServiceServicer):
 
     refusals: list[Any] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    batches: list[list[str]] = field(default_factory=list)
     pause: float = 0.0
     read_before_refusal: bool = True
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,6 +95,28 @@ class ScriptedGateway(analysis_pb2_grpc.AnalysisServiceServicer):
             self.cancelled.set()
             raise
 
+    async def AnalyzeUri(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        self.calls.append(Call(request.options, request.uri.encode(), {}, context.time_remaining()))
+        if await self._refused(context):
+            return
+        yield analysis_pb2.AnalyzeUriResponse(analysis=answer(request.options.request_id))
+
+    async def BatchAnalyze(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Answers from the last item on; each of ``refusals`` cuts a try short after its first answer."""
+        self.batches.append([item.options.request_id for item in request.items])
+        for index in reversed(range(len(request.items))):
+            item = request.items[index]
+            response = analysis_pb2.BatchAnalyzeResponse(index=index, request_id=item.options.request_id)
+            if item.uri.endswith("bad"):
+                response.status.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+                response.status.message = "no"
+                response.status.details.add().Pack(info("UNSUPPORTED_MEDIA"))
+            else:
+                response.analysis.CopyFrom(answer(item.options.request_id))
+            yield response
+            if await self._refused(context):
+                return
+
     async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         self.calls.append(Call(None, b"", dict(context.invocation_metadata()), context.time_remaining()))
         await self._refused(context)
@@ -110,6 +133,48 @@ class ScriptedGateway(analysis_pb2_grpc.AnalysisServiceServicer):
         raise AssertionError("abort returned")
 
 
+@dataclass
+class ScriptedUploads(upload_pb2_grpc.UploadServiceServicer):
+    """Keeps uploads in memory; cuts the line after each of ``cuts`` bytes of a stretch, once each."""
+
+    cuts: list[int] = field(default_factory=list)
+    kept: dict[str, bytearray] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    offsets: list[int] = field(default_factory=list)
+
+    def state(self, upload_id: str) -> upload_pb2.Upload:
+        size, received = self.sizes[upload_id], len(self.kept[upload_id])
+        return upload_pb2.Upload(
+            upload_id=upload_id, size_bytes=size, received_bytes=received, complete=size == received
+        )
+
+    async def CreateUpload(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        upload_id = f"{len(self.kept):032x}"
+        self.kept[upload_id], self.sizes[upload_id] = bytearray(), request.size_bytes
+        return upload_pb2.CreateUploadResponse(upload=self.state(upload_id))
+
+    async def GetUpload(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return upload_pb2.GetUploadResponse(upload=self.state(request.upload_id))
+
+    async def SendChunks(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        upload_id, cut, taken = "", self.cuts.pop(0) if self.cuts else None, 0
+        async for request in requests:
+            if request.HasField("start"):
+                upload_id = request.start.upload_id
+                self.offsets.append(request.start.offset)
+                if request.start.offset != len(self.kept[upload_id]):
+                    await context.abort_with_status(status(grpc.StatusCode.OUT_OF_RANGE, "no", info("WRONG_OFFSET")))
+            self.kept[upload_id] += request.chunk
+            taken += len(request.chunk)
+            if cut is not None and taken >= cut:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+        return upload_pb2.SendChunksResponse(upload=self.state(upload_id))
+
+    async def DeleteUpload(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        del self.kept[request.upload_id]
+        return upload_pb2.DeleteUploadResponse()
+
+
 @asynccontextmanager
 async def serving(
     servicer: ScriptedGateway,
@@ -118,10 +183,12 @@ async def serving(
     credentials: grpc.ServerCredentials | None = None,
     interceptors: Sequence[Any] = (),
     address: str = "127.0.0.1:0",
+    uploads: ScriptedUploads | None = None,
 ) -> AsyncIterator[str]:
     """Serve it on a free port; answers HOST:PORT."""
     server = grpc.aio.server(interceptors=interceptors, options=[("grpc.so_reuseport", 0)])
     analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(servicer, server)
+    upload_pb2_grpc.add_UploadServiceServicer_to_server(uploads or ScriptedUploads(), server)
     state = health.aio.HealthServicer()
     serving_status = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
     await state.set(SERVICE, serving_status)

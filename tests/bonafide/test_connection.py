@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import os
+import sys
 from pathlib import Path
 
 import grpc
@@ -106,6 +109,30 @@ async def test_mutual_tls(tmp_path: Path) -> None:
                 with pytest.raises(ServerUnreachableError):
                     await client.analyze(b"clip", timeout=20)
     assert len(gateway.calls) == 1
+
+
+async def test_the_command_line_shows_certificate_and_key(tmp_path: Path) -> None:
+    authority, _ = certificate(tmp_path, "authority")
+    server, server_key = certificate(tmp_path, "server", "authority")
+    accepted = grpc.ssl_server_credentials([(server_key.read_bytes(), server.read_bytes())])
+    gateway = ScriptedGateway()
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"clip")
+
+    async def run(address: str, *more: str) -> int | None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bonafide.cli", "analyze", str(clip), "--json", "--server", address, *more),
+            env={**os.environ, "BONAFIDE_API_KEY": "the-key"},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        return await asyncio.wait_for(process.wait(), 60)
+
+    async with serving(gateway, credentials=accepted) as address:
+        assert await run(address, "--ca", str(authority), "--server-name", "gateway.test") == 0
+        assert await run(address, "--ca", str(tmp_path / "nowhere.pem")) == 2
+        assert await run("10.0.0.1:1") == 2
+    assert [call.metadata["x-api-key"] for call in gateway.calls] == ["the-key"]
 
 
 def test_a_client_that_cannot_read_its_certificates_says_so(tmp_path: Path) -> None:
