@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bonafide import analysis as answers
-from bonafide import models_import
+from bonafide import keys, models_import
 from bonafide.analysis import Event, ServedModel
 from bonafide.client import DEFAULT_TIMEOUT_SECONDS, Client
 from bonafide.connection import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Credentials
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:2] == ["models", "import"]:  # its options are those of the training environment
         return models_import.main(given[2:])
+    if given[:1] == ["keys"]:
+        return keys.main(given[1:])
     options = _parser().parse_args(given)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--json", action="store_true", help="print one JSON array")
     models.set_defaults(command=_models)
+    commands.add_parser("keys", help="make API keys for callers of a gateway (keys new --help)", add_help=False)
     return parser
 
 

@@ -6,8 +6,6 @@ call starts inherit it, because context variables do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,11 +39,9 @@ def current_caller() -> Caller:
     return _current.get()
 
 
-@contextmanager
-def calling(caller: Caller) -> Iterator[None]:
-    """Within the block, and in tasks started in it, ``caller`` is the current caller."""
-    token = _current.set(caller)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def set_caller(caller: Caller) -> None:
+    """Make it the caller of the running task, and of the tasks and threads that this one starts from now on.
+
+    Nothing undoes it: a task serves one call, and an asynchronous generator may be closed in another context.
+    """
+    _current.set(caller)

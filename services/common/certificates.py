@@ -12,10 +12,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from services.common.files import fingerprint
+from services.common.refusal import ConfigurationError
+
 _log = logging.getLogger(__name__)
 
 
-class CertificateError(ValueError):
+class CertificateError(ConfigurationError):
     """Certificate files that cannot be used; the sentence says which and why."""
 
 
@@ -37,7 +40,7 @@ class CertificateFiles:
     authorities: Path | None = None
 
     def __bool__(self) -> bool:
-        return any(self._paths())
+        return any(self.paths())
 
     def read(self) -> Certificates:
         """Read and check them.
@@ -53,11 +56,8 @@ class CertificateFiles:
             _parse(authorities, self.authorities)
         return Certificates(chain, key, authorities)
 
-    def fingerprint(self) -> tuple[tuple[int, int, int], ...]:
-        """Changes whenever a file is replaced or rewritten; costs a stat of each."""
-        return tuple(_stat(path) for path in self._paths())
-
-    def _paths(self) -> Iterator[Path]:
+    def paths(self) -> Iterator[Path]:
+        """Those that are given."""
         return (path for path in (self.chain, self.key, self.authorities) if path is not None)
 
     def _check_pair(self, chain: bytes, key: bytes) -> None:
@@ -83,15 +83,15 @@ class CertificateStore:
         """
         self._files = files
         self._lock = threading.Lock()
-        self._fingerprint = files.fingerprint()
+        self._fingerprint = fingerprint(files.paths())
         self._current = files.read()
 
     def current(self) -> Certificates:
         """The certificates in force; the same object until the files have changed to usable ones."""
         with self._lock:
-            fingerprint = self._files.fingerprint()
-            if fingerprint != self._fingerprint:
-                self._fingerprint = fingerprint
+            found = fingerprint(self._files.paths())
+            if found != self._fingerprint:
+                self._fingerprint = found
                 self._renew()
             return self._current
 
@@ -119,11 +119,3 @@ def _parse(pem: bytes, path: Path | None) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise CertificateError(f"{path} holds no certificate in PEM") from error
-
-
-def _stat(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -17,9 +17,7 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from pydantic_settings import SettingsError
 
-from services.common.certificates import CertificateError
 from services.common.connections import server_options
 from services.common.errors import BonafideError
 from services.common.guard import Admit, Guard
@@ -28,6 +26,7 @@ from services.common.inference import InferenceEngine, TritonEngine
 from services.common.memory import keep_freed_memory
 from services.common.models import ModelRepository
 from services.common.peers import PeerAllowList
+from services.common.refusal import ConfigurationError
 from services.common.settings import ServiceSettings, Settings, load_settings
 from services.common.tls import add_port
 from services.common.validation import Rules, RulesInterceptor
@@ -190,7 +189,7 @@ def start(settings_type: type[Settings], build: Callable[[Settings], Service]) -
         settings = load_settings(settings_type)
         service = build(settings)
         run(service, settings)
-    except (SettingsError, CertificateError) as error:
+    except ConfigurationError as error:
         print(f"refuses to start: {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_REFUSED)
 

@@ -14,6 +14,7 @@ from services.common.connections import ConnectionLimits, is_loopback
 from services.common.inference import EmbeddedEngine, InferenceEngine, TritonEngine, TritonLimits
 from services.common.models import ModelRepository
 from services.common.peers import SCHEME
+from services.common.refusal import ConfigurationError
 
 _PROBE_CONNECTIONS = 64
 _PROBE_MESSAGE_BYTES = 4096
@@ -132,13 +133,15 @@ def load_settings(kind: type[Settings]) -> Settings:
     """Read settings from the environment.
 
     Raises:
-        SettingsError: they contradict each other, or one of them is not what it must be; one sentence.
+        ConfigurationError: they contradict each other, or one of them is not what it must be; one sentence.
     """
     try:
         return kind()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise SettingsError(_sentence(kind, first["loc"], first["msg"])) from error
+        raise ConfigurationError(_sentence(kind, first["loc"], first["msg"])) from error
+    except SettingsError as error:  # a list that is not JSON
+        raise ConfigurationError(str(error)) from error
 
 
 def _sentence(kind: type[BaseSettings], place: tuple[Any, ...], text: str) -> str:
@@ -194,11 +197,11 @@ class ModelServiceSettings(ServiceSettings):
         """The engine that these settings choose.
 
         Raises:
-            ValueError: Triton is asked for without an address.
+            ConfigurationError: Triton is asked for without an address.
             CertificateError: the certificates for Triton cannot be used.
         """
         if self.engine is EngineChoice.TRITON and not self.triton_address:
-            raise ValueError("engine is triton but triton_address is empty")
+            raise ConfigurationError("engine is triton but triton_address is empty")
         if self.engine is EngineChoice.EMBEDDED or not self.triton_address:
             return EmbeddedEngine(self.repository(), threads=self.engine_threads)
         files = CertificateFiles(self.triton_certificate, self.triton_key, self.triton_authorities)

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from services.common.certificates import Certificates, CertificateStore
+from services.common.refusal import ConfigurationError
 
 
 def add_port(server: grpc.aio.Server, address: str, certificates: CertificateStore | None) -> int:
@@ -16,14 +17,14 @@ def add_port(server: grpc.aio.Server, address: str, certificates: CertificateSto
     every handshake; connections that are open keep those they began with.
 
     Raises:
-        OSError: the address cannot be listened on.
+        ConfigurationError: the address cannot be listened on.
     """
     try:
         if certificates is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, _credentials(certificates))
     except RuntimeError as error:  # what grpc raises
-        raise OSError(f"cannot listen on {address}") from error
+        raise ConfigurationError(f"cannot listen on {address}") from error
 
 
 def _credentials(store: CertificateStore) -> grpc.ServerCredentials:

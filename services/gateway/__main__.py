@@ -56,6 +56,7 @@ def build(settings: GatewaySettings) -> Service:
         ),
         register=register,
         ready=lambda: check_ready(fusion, (visual, audio)),
+        admit=(settings.authentication().admit,),
         close=(decoder.close, visual.close, audio.close, fusion.close),
     )
 

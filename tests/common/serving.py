@@ -23,11 +23,13 @@ class Fusion(fusion_pb2_grpc.FusionServiceServicer):
     def __init__(self, title: str = "") -> None:
         self.title = title
         self.calls = 0
+        self.called = asyncio.Semaphore(0)
         self.callers: list[str] = []
 
     @unary_errors
     async def Fuse(self, request: fusion_pb2.FuseRequest, context: Any) -> fusion_pb2.FuseResponse:  # noqa: N802
         self.calls += 1
+        self.called.release()
         self.callers.append(current_caller().name)
         if request.policy == "invalid":
             raise InvalidInputError("no such thing", reason="BAD_THING")
