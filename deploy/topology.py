@@ -88,11 +88,14 @@ def wiring(
         listen: HOST:PORT to listen on.
         models: directory of the model repository, as the service sees it.
         engine: where networks run.
-        allow_plaintext: say that calls may leave the machine without TLS; not needed on loopback.
+        allow_plaintext: say that calls may leave the machine without TLS, and that callers need show nothing;
+            not needed on loopback.
     """
     settings = {"LISTEN": listen, "MODEL_REPOSITORY": str(models)}
     if allow_plaintext:
         settings["ALLOW_PLAINTEXT"] = "true"
+        if not component.runs_models:
+            settings["ALLOW_ANONYMOUS"] = "true"
     settings |= {name: address(peer) for name, peer in component.peers.items()}
     if component.runs_models:
         settings["ENGINE"] = engine.value

@@ -141,7 +141,7 @@ def load_settings(kind: type[Settings]) -> Settings:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ConfigurationError(_sentence(kind, first["loc"], first["msg"])) from error
     except SettingsError as error:  # a list that is not JSON
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(f"{kind.__name__}: {error}; is it JSON?") from error
 
 
 def _sentence(kind: type[BaseSettings], place: tuple[Any, ...], text: str) -> str:

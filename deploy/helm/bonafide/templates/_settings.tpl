@@ -52,5 +52,9 @@ that the chart decides, and the operator's. Takes a dict: root, name, component,
 {{- range $setting, $value := $values.settings -}}
 {{- $_ := set $settings (upper $setting) (ternary (toString $value) (toJson $value) (kindIs "string" $value)) -}}
 {{- end -}}
+{{- /* Without credentials of callers, the network policies alone decide who may call: say so to the gateway. */ -}}
+{{- if not (or .component.runsModels $settings.TLS_AUTHORITIES $settings.API_KEYS $settings.TOKEN_KEYS $settings.ALLOW_ANONYMOUS) -}}
+{{- $_ := set $settings "ALLOW_ANONYMOUS" "true" -}}
+{{- end -}}
 {{- toYaml $settings -}}
 {{- end -}}
