@@ -13,6 +13,7 @@ from bonafide.v1 import analysis_pb2
 from services.common.errors import BonafideError
 from services.common.errors import Kind as ErrorKind
 from services.common.validation import Rules
+from services.gateway.budget import Budget, Storage
 from services.gateway.converters import chunks_from_proto, opening_from_proto, options_from_proto
 from services.gateway.decoding import decode
 from services.gateway.ingest import Spool
@@ -86,5 +87,7 @@ class Doors:
         incoming = messages()
         options = options_from_proto(opening_from_proto(await anext(incoming, None)))
         with Spool(MAX_FILE_BYTES, SPOOL_MEMORY_BYTES) as spool:
-            await receive(spool, options.size_bytes, chunks_from_proto(incoming))
+            spool.expect(options.size_bytes)
+            storage = Storage(Budget(MAX_FILE_BYTES), Budget(MAX_FILE_BYTES), SPOOL_MEMORY_BYTES)
+            await receive(spool, storage, chunks_from_proto(incoming))
             decode(spool.finish(), limits=LIMITS)

@@ -6,6 +6,7 @@ from bonafide.v1 import audio_pb2, audio_pb2_grpc
 from services.audio.pipeline import SPOOF_MODEL, AudioPipeline
 from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
+from services.common.admission import CallLimit
 from services.common.server import Service, models_ready, start
 
 
@@ -20,6 +21,7 @@ def build(settings: AudioSettings) -> Service:
         register=lambda server: audio_pb2_grpc.add_AudioServiceServicer_to_server(servicer, server),
         ready=models_ready(repository, engine, required=(SPOOF_MODEL,)),
         close=(engine.close,),
+        admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),
     )
 
 

@@ -23,6 +23,8 @@ class AudioSettings(ModelServiceSettings):
     most_windows: int = Field(
         24, ge=1, description="Windows scored in one clip; more are thinned out evenly over the clip."
     )
+    calls_at_once: int = Field(8, ge=1, description="Calls under way at one time; more are refused with advice.")
+    call_bytes_at_once: int = Field(512 << 20, ge=1, description="Bytes that their messages may hold together.")
     call_seconds: float = Field(30.0, gt=0, description="Longest time for one call without a deadline, seconds.")
 
     def window_plan(self) -> WindowPlan:

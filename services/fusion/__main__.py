@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
+from services.common.admission import CallLimit
 from services.common.server import Check, Service, models_ready, start
 from services.fusion.pipeline import FusionPipeline
 from services.fusion.servicer import FusionServicer
@@ -26,6 +27,7 @@ def build(settings: FusionSettings) -> Service:
         register=lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server),
         ready=_readiness(store, models_ready(repository, engine, required=(), optional=(SYNC_MODEL,))),
         close=(engine.close,),
+        admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),
     )
 
 

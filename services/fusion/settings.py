@@ -21,4 +21,6 @@ class FusionSettings(ModelServiceSettings):
     heads: Path = Field(SHIPPED_HEADS, description="Directory of the fusion heads, their policies and manifest.")
     policies: Path | None = Field(None, description="Directory of the operator's own policies; JSON files.")
     default_policy: str = Field(DEFAULT_POLICY, description="Policy used when a caller names none.")
+    calls_at_once: int = Field(64, ge=1, description="Calls under way at one time; more are refused with advice.")
+    call_bytes_at_once: int = Field(256 << 20, ge=1, description="Bytes that their messages may hold together.")
     call_seconds: float = Field(10.0, gt=0, description="Longest time for one call without a deadline, seconds.")

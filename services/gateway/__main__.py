@@ -14,15 +14,19 @@ from bonafide.v1 import (
     upload_pb2_grpc,
     visual_pb2,
 )
+from services.common.admission import CallLimit
 from services.common.channels import open_channel
 from services.common.models import ModelRepository
 from services.common.server import Service, start
+from services.gateway.admission import Admission
 from services.gateway.batch import Batches
+from services.gateway.breaker import CircuitBreaker
 from services.gateway.clients import AudioClient, FusionClient, Peer, VisualClient, check_ready
 from services.gateway.decode_pool import DecodePool
 from services.gateway.pipeline import Pipeline
 from services.gateway.reception import Reception
 from services.gateway.sampling import SamplingPlan
+from services.gateway.served_models import ModelFingerprint
 from services.gateway.servicer import AnalysisServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.sources import Sources
@@ -32,15 +36,25 @@ from services.gateway.upload_servicer import UploadServicer
 def build(settings: GatewaySettings) -> Service:
     """The service that these settings describe."""
     visual, audio, fusion = _peers(settings)
-    decoder = DecodePool(settings.decode_workers, SamplingPlan(), settings.limits())
-    pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), FusionClient(fusion), settings.allowances())
-    reception = Reception(pipeline, settings.upload_limits())
+    plan = SamplingPlan()
+    decoder = DecodePool(settings.decode_workers, plan, settings.limits())
+    fusing = FusionClient(fusion, settings.fusion_hedge_seconds)
+    pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), fusing, settings.allowances())
+    repository = ModelRepository(settings.model_repository)
+    reception = Reception(
+        pipeline,
+        Admission(settings.admission_rules(plan)),
+        settings.open_answers(),
+        settings.open_request_ids(),
+        ModelFingerprint(repository, settings.readiness_interval_seconds),
+        settings.upload_limits(),
+    )
     uploads = settings.upload_store()
     servicer = AnalysisServicer(
         reception,
         Batches(reception, settings.batch_limits()),
         Sources(uploads, settings.fetcher()),
-        ModelRepository(settings.model_repository),
+        repository,
         settings.call_seconds,
     )
 
@@ -56,7 +70,10 @@ def build(settings: GatewaySettings) -> Service:
         ),
         register=register,
         ready=lambda: check_ready(fusion, (visual, audio)),
-        admit=(settings.authentication().admit,),
+        admit=(
+            settings.authentication().admit,
+            CallLimit(settings.calls_at_once, settings.memory_bytes).admit,
+        ),
         close=(decoder.close, visual.close, audio.close, fusion.close),
     )
 
@@ -73,7 +90,7 @@ def _peers(settings: GatewaySettings) -> tuple[Peer, Peer, Peer]:
             certificates=certificates,
             server_name=server_name,
         )
-        return Peer(title, channel)
+        return Peer(title, channel, CircuitBreaker(title, settings.breaker_rule()))
 
     visual, audio, fusion = (
         page.DESCRIPTOR.services_by_name[name]

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bonafide.v1 import audio_pb2_grpc, fusion_pb2_grpc, visual_pb2_grpc
-from services.common.errors import BonafideError, InvalidInputError, UnavailableError
+from bonafide.v1 import audio_pb2_grpc, fusion_pb2, fusion_pb2_grpc, visual_pb2_grpc
+from services.common.admission import MESSAGE_BYTES_KEY
+from services.common.errors import (
+    BonafideError,
+    DeadlineError,
+    InvalidInputError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from services.common.evidence import AudioEvidence, Branch, FusionResult, VisualEvidence
 from services.common.media import AudioTrack, Frame
-from services.common.status import error_reason, from_rpc_error
+from services.common.status import from_rpc_error
 from services.gateway.analysis import Case
+from services.gateway.breaker import CircuitBreaker
 from services.gateway.converters import (
     audio_evidence_from_proto,
     faces_request,
@@ -23,8 +34,12 @@ from services.gateway.converters import (
     speech_request,
     visual_from_proto,
 )
+from services.gateway.hedging import hedged
 
 HEALTH_SECONDS = 2.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+FAIR_SECONDS = 10.0
+"""Who had less time than this may time out without the service being unwell."""
 
 Response = TypeVar("Response")
 
@@ -32,17 +47,44 @@ Response = TypeVar("Response")
 class Peer:
     """A connection to one service of ours."""
 
-    def __init__(self, title: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, title: str, channel: grpc.aio.Channel, breaker: CircuitBreaker) -> None:
         self.title = title
         self.channel = channel
+        self._breaker = breaker
         self._health: Any = health_pb2_grpc.HealthStub(self.channel)  # grpc_health is untyped
 
-    async def answer(self, call: Awaitable[Response]) -> Response:
-        """Wait for a call; its failure becomes an error of ours."""
-        try:
-            return await call
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.title) from error
+    async def ask(self, method: Callable[..., Awaitable[Response]], request: Message, *, timeout: float) -> Response:
+        """Call a method through this peer's circuit; while the peer is at its limit, again after a pause.
+
+        Args:
+            method: the stub's.
+            request: what to ask.
+            timeout: seconds for all attempts together.
+
+        Raises:
+            BonafideError: what the failure stands for.
+        """
+
+        def unwell(error: BaseException) -> bool:
+            return isinstance(error, BonafideError) and _says_unwell(error, timeout)
+
+        return await self._breaker.call(lambda: self._attempt(method, request, timeout), unwell=unwell)
+
+    async def _attempt(self, method: Callable[..., Awaitable[Response]], request: Message, timeout: float) -> Response:
+        ends = time.monotonic() + timeout
+        metadata = ((MESSAGE_BYTES_KEY, str(request.ByteSize())),)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await method(request, timeout=max(ends - time.monotonic(), 0.0), metadata=metadata)
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error, self.title)
+                # Spread at random, so that requests which were refused together do not come back together.
+                wait = max(pause, failure.retry_after_seconds or 0.0) * random.uniform(1.0, 1.5)  # noqa: S311
+                if not _asks_to_wait(failure) or time.monotonic() + wait >= ends:
+                    raise failure from error
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def check_serving(self) -> None:
         """Ask for its health.
@@ -74,7 +116,7 @@ class VisualClient:
     ) -> VisualEvidence:
         """See VisualBranches."""
         request = await asyncio.to_thread(faces_request, tuple(survey), tuple(dense), branches)
-        return visual_from_proto(await self._peer.answer(self._stub.AnalyzeFaces(request, timeout=timeout)))
+        return visual_from_proto(await self._peer.ask(self._stub.AnalyzeFaces, request, timeout=timeout))
 
 
 class AudioClient:
@@ -87,14 +129,20 @@ class AudioClient:
     async def analyze(self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float) -> AudioEvidence:
         """See AudioBranches."""
         request = speech_request(audio, branches)
-        return audio_evidence_from_proto(await self._peer.answer(self._stub.AnalyzeSpeech(request, timeout=timeout)))
+        return audio_evidence_from_proto(await self._peer.ask(self._stub.AnalyzeSpeech, request, timeout=timeout))
 
 
 class FusionClient:
-    """Fusion over gRPC."""
+    """Fusion over gRPC. Its calls are small and change nothing, so one that is late is asked a second time.
 
-    def __init__(self, peer: Peer) -> None:
+    Args:
+        peer: the service.
+        hedge_seconds: how late.
+    """
+
+    def __init__(self, peer: Peer, hedge_seconds: float) -> None:
         self._peer = peer
+        self._hedge_seconds = hedge_seconds
         self._stub: fusion_pb2_grpc.FusionServiceAsyncStub = fusion_pb2_grpc.FusionServiceStub(peer.channel)
 
     async def fuse(self, case: Case, *, timeout: float) -> FusionResult:
@@ -104,13 +152,32 @@ class FusionClient:
             InvalidInputError: the caller's policy does not exist (UNKNOWN_POLICY).
             BonafideError: fusion failed, is late or cannot be reached.
         """
+        request = fuse_request(case)
+
+        def ask() -> Awaitable[fusion_pb2.FuseResponse]:
+            return self._peer.ask(self._stub.Fuse, request, timeout=timeout)
+
         try:
-            answer = await self._stub.Fuse(fuse_request(case), timeout=timeout)
-        except grpc.RpcError as error:
-            if error_reason(error) == "UNKNOWN_POLICY":
+            answer = await hedged(ask, after=self._hedge_seconds)
+        except BonafideError as error:
+            if error.reason == "UNKNOWN_POLICY":
                 raise InvalidInputError("there is no policy of that name", reason="UNKNOWN_POLICY") from error
-            raise from_rpc_error(error, self._peer.title) from error
+            raise
         return fusion_from_proto(answer)
+
+
+def _asks_to_wait(failure: BonafideError) -> bool:
+    """Whether a service refused because it is at its limit now; a message that is too large never fits."""
+    return isinstance(failure, ResourceExhaustedError) and failure.retry_after_seconds is not None
+
+
+def _says_unwell(failure: BonafideError, timeout: float) -> bool:
+    """Whether a failure is a sign that the service itself is out of order."""
+    if isinstance(failure, ResourceExhaustedError):
+        return False
+    if isinstance(failure, DeadlineError):
+        return timeout >= FAIR_SECONDS
+    return isinstance(failure, UnavailableError) or failure.reason in {"INTERNAL", "UNKNOWN"}
 
 
 async def check_ready(fusion: Peer, branches: Sequence[Peer]) -> None:

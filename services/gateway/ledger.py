@@ -7,12 +7,15 @@ from dataclasses import replace
 
 from services.common.errors import BonafideError, DeadlineError, ModelNotDeployedError, UnavailableError
 from services.common.evidence import Branch, BranchReport, Outcome, ReasonCode
+from services.gateway.breaker import CircuitOpenError
 
 _FAILURES: tuple[tuple[type[BonafideError], Outcome, ReasonCode], ...] = (
     (DeadlineError, Outcome.TIMED_OUT, ReasonCode.BRANCH_TIMED_OUT),
     (ModelNotDeployedError, Outcome.NOT_DEPLOYED, ReasonCode.MODEL_NOT_DEPLOYED),
+    (CircuitOpenError, Outcome.FAILED, ReasonCode.CIRCUIT_OPEN),
     (UnavailableError, Outcome.FAILED, ReasonCode.BRANCH_UNAVAILABLE),
 )
+_OUTAGES = frozenset({ReasonCode.BRANCH_UNAVAILABLE, ReasonCode.CIRCUIT_OPEN, ReasonCode.BRANCH_TIMED_OUT})
 
 
 def failure(branch: Branch, error: BonafideError, milliseconds: float) -> BranchReport:
@@ -57,7 +60,7 @@ class Ledger:
         return tuple(self._lines[branch] for branch in Branch)
 
     def raise_if_unreachable(self) -> None:
-        """Refuse to decide when no branch scored and at least one could not be reached.
+        """Refuse to decide when no branch scored and at least one could not be reached or was too slow.
 
         Raises:
             UnavailableError: a verdict would rest on nothing but an outage (reason BRANCHES_UNAVAILABLE).
@@ -65,7 +68,7 @@ class Ledger:
         lines = self._lines.values()
         if any(line.outcome is Outcome.SCORED for line in lines):
             return
-        if any(line.reason is ReasonCode.BRANCH_UNAVAILABLE for line in lines):
+        if any(line.reason in _OUTAGES for line in lines):
             raise UnavailableError(
                 "no branch that applies to this clip could be reached", reason="BRANCHES_UNAVAILABLE"
             )

@@ -1,32 +1,64 @@
-"""The way of a request to its analysis: take the upload in, then hand it to the pipeline."""
+"""The way of a request to its analysis: in at the door, then the answer given before, or a turn of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, replace
 
-from services.gateway.analysis import Event, Options, Stage
-from services.gateway.clock import Clock
+from services.common.callers import current_caller
+from services.common.errors import DeadlineError
+from services.common.evidence import Outcome
+from services.gateway.admission import Admission, Applicant
+from services.gateway.analysis import Analysis, Event, Options, Priority, Stage
+from services.gateway.answers import Answers, Question, RequestIds
+from services.gateway.budget import Storage
+from services.gateway.clock import Clock, progress
+from services.gateway.flights import Flights
 from services.gateway.ingest import Spool
 from services.gateway.pipeline import Pipeline
+from services.gateway.served_models import ModelFingerprint
+from services.gateway.upload_pace import UploadPace, keep_pace
 
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Bytes of one upload: in all, and those kept in memory."""
+    """Bytes of one upload, in all and kept in memory, and how fast they must come."""
 
     max_file_bytes: int
     spool_memory_bytes: int
+    pace: UploadPace
 
 
 class Reception:
-    """Takes uploads in and has them analysed."""
+    """Takes uploads in and has them analysed.
 
-    def __init__(self, pipeline: Pipeline, limits: UploadLimits) -> None:
+    Args:
+        pipeline: analyses clips.
+        admission: the door and the turns.
+        answers: those given before.
+        request_ids: what they stood for.
+        models: the fingerprint of the models at work.
+        limits: of one upload.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        admission: Admission,
+        answers: Answers,
+        request_ids: RequestIds,
+        models: ModelFingerprint,
+        limits: UploadLimits,
+    ) -> None:
         self._pipeline = pipeline
+        self._admission = admission
+        self._answers = answers
+        self._request_ids = request_ids
+        self._models = models
         self._limits = limits
+        self._flights: Flights[tuple[Question, Priority], Event] = Flights()
 
     async def analyze(
         self, options: Options, chunks: AsyncIterator[bytes], *, timeout: float
@@ -42,19 +74,81 @@ class Reception:
             Progress, each ledger line once, and last the Analysis.
 
         Raises:
-            BonafideError: what ``Pipeline.run`` raises, and for uploads that are too large or empty.
+            ResourceExhaustedError: there is no place, or no room, for this request now.
+            InvalidInputError: the request id was used for another request; and what ``Pipeline.run`` raises.
+            BonafideError: what ``Pipeline.run`` raises, and for uploads that are too large, slow or empty.
         """
         clock = Clock(timeout)
-        yield clock.enter(Stage.RECEIVING)
-        with Spool(self._limits.max_file_bytes, self._limits.spool_memory_bytes) as spool:
-            await clock.within(receive(spool, options.size_bytes, chunks))
-            async with aclosing(self._pipeline.run(options, spool, clock)) as events:
-                async for event in events:
+        with ExitStack() as held:
+            spool = held.enter_context(Spool(self._limits.max_file_bytes, self._limits.spool_memory_bytes))
+            storage = held.enter_context(self._admission.storage())
+            spool.expect(options.size_bytes)
+            with self._admission.door(_applicant(options, clock)):
+                storage.hold(options.size_bytes)
+                yield clock.enter(Stage.RECEIVING)
+                await clock.within(receive(spool, storage, keep_pace(chunks, self._limits.pace)))
+            question = await self._question(options, spool)
+            self._request_ids.claim(options.request_id, question)
+            known = self._answers.find(question) or await self._shared(question, options, clock)
+            if known is not None:
+                for event in _told_again(known, options):
                     yield event
+                return
+            work = self._compute(question, options, spool, clock)
+            flight = self._flights.start((question, options.priority), work)
+            flight.when_over(held.pop_all().close)
+        async with aclosing(flight.watch()) as events:
+            async for event in events:
+                yield event
+
+    async def _question(self, options: Options, spool: Spool) -> Question:
+        models = await self._models.current()
+        return Question(current_caller().name, spool.sha256, models, options.branches, options.policy)
+
+    async def _shared(self, question: Question, options: Options, clock: Clock) -> Analysis | None:
+        """The answer to the same question that is being worked out already; None to work it out anew.
+
+        Whoever began it may have had less time than there is here, and its answer may lack branches for that.
+        """
+        flight = self._flights.find((question, options.priority))
+        if flight is None:
+            return None
+        try:
+            answer = await clock.within(flight.last())
+        except DeadlineError:
+            if not clock.left():
+                raise
+            return None
+        late = isinstance(answer, Analysis) and any(line.outcome is Outcome.TIMED_OUT for line in answer.branches)
+        return answer if isinstance(answer, Analysis) and not late else None
+
+    async def _compute(
+        self, question: Question, options: Options, spool: Spool, clock: Clock
+    ) -> AsyncGenerator[Event, None]:
+        yield clock.enter(Stage.QUEUED)
+        async with (
+            self._admission.turn(_applicant(options, clock)),
+            aclosing(self._pipeline.run(options, spool, clock)) as events,
+        ):
+            async for event in events:
+                if isinstance(event, Analysis):
+                    self._answers.keep(question, event)
+                yield event
 
 
-async def receive(spool: Spool, size_bytes: int, chunks: AsyncIterator[bytes]) -> None:
-    """Write an upload down as it arrives; ``size_bytes`` is what its sender declares, 0 when unknown."""
-    spool.expect(size_bytes)
+def _applicant(options: Options, clock: Clock) -> Applicant:
+    return Applicant(current_caller().name, options.priority, clock.left())
+
+
+async def receive(spool: Spool, storage: Storage, chunks: AsyncIterator[bytes]) -> None:
+    """Write an upload down as it arrives, within the room that its storage finds."""
     async for chunk in chunks:
+        storage.hold(spool.size_bytes + len(chunk))
         await asyncio.to_thread(spool.write, chunk)
+
+
+def _told_again(analysis: Analysis, options: Options) -> Iterator[Event]:
+    """An answer that is known, as if it had just been worked out; it says that it was not."""
+    yield from analysis.branches
+    yield progress(Stage.DONE)
+    yield replace(analysis, request_id=options.request_id, cached=True)

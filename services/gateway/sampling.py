@@ -9,7 +9,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.common.media import SAMPLE_RATE
+
 MICROSECONDS = 1_000_000
+_BYTES_A_PIXEL = 3
+_BYTES_A_SECOND = 4 * SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,12 @@ class SamplingPlan:
     dense_rate: int = 25
     dense_side: int = 640
     dense_pixels: int = 250_000
+
+    def most_bytes(self, seconds: float) -> int:
+        """What the samples and the sound of the largest clip of this length hold in memory, bytes."""
+        dense = self.dense_us * self.dense_rate // MICROSECONDS
+        pixels = self.survey_frames * self.survey_side**2 + dense * self.dense_pixels
+        return pixels * _BYTES_A_PIXEL + round(seconds * _BYTES_A_SECOND)
 
     def survey_times(self, times: Sequence[int]) -> tuple[int, ...]:
         """Times of the survey: the picture on display at the middle of each of equal stretches.

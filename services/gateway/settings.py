@@ -8,13 +8,16 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.gateway.access import AccessSettings
+from services.gateway.admission import AdmissionRules
+from services.gateway.admission_settings import AdmissionSettings
 from services.gateway.intake_settings import IntakeSettings
 from services.gateway.limits import DecodeLimits
 from services.gateway.pipeline import Allowances
 from services.gateway.reception import UploadLimits
+from services.gateway.sampling import SamplingPlan
 
 
-class GatewaySettings(AccessSettings, IntakeSettings):
+class GatewaySettings(AccessSettings, IntakeSettings, AdmissionSettings):
     """What the gateway needs to know."""
 
     model_config = SettingsConfigDict(
@@ -55,4 +58,8 @@ class GatewaySettings(AccessSettings, IntakeSettings):
 
     def upload_limits(self) -> UploadLimits:
         """What one upload may use."""
-        return UploadLimits(max_file_bytes=self.max_file_bytes, spool_memory_bytes=self.spool_memory_bytes)
+        return UploadLimits(self.max_file_bytes, self.spool_memory_bytes, self.upload_pace())
+
+    def admission_rules(self, plan: SamplingPlan) -> AdmissionRules:
+        """How much may be under way, when clips are sampled like this."""
+        return self.rules(plan.most_bytes(self.max_duration_seconds), self.spool_memory_bytes)

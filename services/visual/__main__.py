@@ -7,6 +7,7 @@ import asyncio
 import cv2
 
 from bonafide.v1 import visual_pb2, visual_pb2_grpc
+from services.common.admission import CallLimit
 from services.common.inference import InferenceEngine
 from services.common.models import ModelRepository
 from services.common.server import Check, Service, models_ready, start
@@ -28,6 +29,7 @@ def build(settings: VisualSettings) -> Service:
         register=lambda server: visual_pb2_grpc.add_VisualServiceServicer_to_server(servicer, server),
         ready=_readiness(repository, engine),
         close=(engine.close,),
+        admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),
     )
 
 

@@ -27,4 +27,6 @@ class VisualSettings(ModelServiceSettings):
     landmark_batch: int = Field(8, ge=1, le=8, description="Faces a landmarker call.")
     score_batch: int = Field(8, ge=1, le=8, description="Crops a call of the patch gate or the frame classifier.")
     calls_in_flight: int = Field(2, ge=1, description="Inference calls of one request under way at once.")
+    calls_at_once: int = Field(4, ge=1, description="Calls under way at one time; more are refused with advice.")
+    call_bytes_at_once: int = Field(2 << 30, ge=1, description="Bytes that their messages may hold together.")
     call_seconds: float = Field(60.0, gt=0, description="Longest time for one call, seconds.")

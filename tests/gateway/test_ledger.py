@@ -9,9 +9,11 @@ from services.common.errors import (
     DeadlineError,
     InvalidInputError,
     ModelNotDeployedError,
+    ResourceExhaustedError,
     UnavailableError,
 )
 from services.common.evidence import Branch, BranchReport, Outcome, ReasonCode
+from services.gateway.breaker import CircuitOpenError
 from services.gateway.ledger import Ledger, failure, sync_line
 
 branches = st.sampled_from(Branch)
@@ -48,6 +50,8 @@ def test_a_branch_that_never_reported_has_failed() -> None:
     [
         (DeadlineError("late"), Outcome.TIMED_OUT, ReasonCode.BRANCH_TIMED_OUT),
         (UnavailableError("gone"), Outcome.FAILED, ReasonCode.BRANCH_UNAVAILABLE),
+        (ResourceExhaustedError("full"), Outcome.FAILED, ReasonCode.BRANCH_UNAVAILABLE),
+        (CircuitOpenError("open"), Outcome.FAILED, ReasonCode.CIRCUIT_OPEN),
         (ModelNotDeployedError("none"), Outcome.NOT_DEPLOYED, ReasonCode.MODEL_NOT_DEPLOYED),
         (InvalidInputError("odd"), Outcome.FAILED, ReasonCode.BRANCH_ERROR),
     ],
@@ -57,9 +61,10 @@ def test_errors_read_as_outcomes(error: BonafideError, outcome: Outcome, reason:
     assert (line.outcome, line.reason, line.score, line.milliseconds) == (outcome, reason, None, 12.0)
 
 
-def test_an_outage_alone_makes_no_verdict() -> None:
+@pytest.mark.parametrize("outage", [UnavailableError("gone"), DeadlineError("late"), CircuitOpenError("open")])
+def test_an_outage_alone_makes_no_verdict(outage: BonafideError) -> None:
     ledger = Ledger(frozenset(Branch))
-    ledger.add([failure(Branch.FRAME, UnavailableError("gone"), 1.0)])
+    ledger.add([failure(Branch.FRAME, outage, 1.0)])
     ledger.add([BranchReport(Branch.AUDIO, Outcome.NOT_APPLICABLE, ReasonCode.NO_SPEECH)])
     with pytest.raises(UnavailableError) as refused:
         ledger.raise_if_unreachable()
@@ -70,7 +75,7 @@ def test_an_outage_alone_makes_no_verdict() -> None:
     "line",
     [
         BranchReport(Branch.AUDIO, Outcome.SCORED, score=0.2),
-        BranchReport(Branch.AUDIO, Outcome.TIMED_OUT, ReasonCode.BRANCH_TIMED_OUT),
+        BranchReport(Branch.AUDIO, Outcome.FAILED, ReasonCode.BRANCH_ERROR),
         BranchReport(Branch.AUDIO, Outcome.NOT_APPLICABLE, ReasonCode.NO_SPEECH),
     ],
 )

@@ -5,6 +5,7 @@ import hashlib
 import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,12 +17,18 @@ from services.common.errors import (
     UnavailableError,
 )
 from services.common.evidence import VISUAL_BRANCHES, Branch, BranchReport, Outcome, ReasonCode, Verdict
-from services.gateway.analysis import Analysis, Event, Options, Progress, Stage
+from services.common.models import ModelRepository
+from services.gateway.admission import Admission, AdmissionRules
+from services.gateway.analysis import Analysis, Event, Options, Priority, Progress, Stage
+from services.gateway.answers import Answers, RequestIds
 from services.gateway.decode_pool import DecodePool
 from services.gateway.limits import DecodeLimits
 from services.gateway.pipeline import Allowances, Pipeline
 from services.gateway.reception import Reception, UploadLimits
 from services.gateway.sampling import SamplingPlan
+from services.gateway.served_models import ModelFingerprint
+from services.gateway.upload_pace import UploadPace
+from services.gateway.waiting_room import LaneRule
 from tests import media_factory as media
 from tests.gateway.stand_ins import Audio, Fusion, Visual
 from tests.media_factory import Clip
@@ -30,8 +37,19 @@ CLIP = Clip(frames=25).bytes()
 SILENT = Clip(frames=25, audio_codec=None).bytes()
 SOUND = media.sound_file(sound=media.tone(1.0))
 ALLOWANCES = Allowances(branch_seconds=5.0, fusion_seconds=1.0)
-STAGES = [stage for stage in Stage if stage is not Stage.QUEUED]
-UPLOADS = UploadLimits(max_file_bytes=1 << 20, spool_memory_bytes=1 << 16)
+STAGES = list(Stage)
+UPLOADS = UploadLimits(1 << 20, 1 << 16, UploadPace(bytes_per_second=1000.0, window_seconds=5.0, idle_seconds=5.0))
+LANES = {priority: LaneRule(weight=1.0, places=4) for priority in Priority}
+RULES = AdmissionRules(
+    analyses=2,
+    uploads=4,
+    lanes=LANES,
+    analysis_bytes=1 << 20,
+    upload_memory_bytes=1 << 16,
+    memory_bytes=1 << 24,
+    spool_bytes=1 << 24,
+)
+MODELS = ModelFingerprint(ModelRepository(Path("nowhere")), 60.0)
 
 
 async def chunks(data: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
@@ -52,7 +70,10 @@ class Gateway:
         self.visual, self.audio, self.fusion = visual or Visual(), audio or Audio(), fusion or Fusion()
         self.decoder = DecodePool(1, SamplingPlan(), DecodeLimits())
         pipeline = Pipeline(self.decoder, self.visual, self.audio, self.fusion, allowances)
-        self.reception = Reception(pipeline, UPLOADS)
+        self.admission = Admission(RULES)
+        self.reception = Reception(
+            pipeline, self.admission, Answers(1 << 20, 60.0), RequestIds(100, 60.0), MODELS, UPLOADS
+        )
         self.events: list[Event] = []
 
     async def run(self, data: bytes, options: Options | None = None, timeout: float = 30.0) -> Analysis:

@@ -1,0 +1,28 @@
+"""The fingerprint moves with the cards."""
+
+import json
+from pathlib import Path
+
+from services.common.models import ModelRepository
+from services.gateway.served_models import ModelFingerprint
+from tests.common.test_models import make_model
+
+
+def change_card(card: Path) -> None:
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"operating_point": 0.5}))
+
+
+async def test_it_changes_with_any_card_and_only_then(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    fingerprint = ModelFingerprint(ModelRepository(tmp_path), 0.0)
+    before = await fingerprint.current()
+    assert before == await fingerprint.current()
+    change_card(tmp_path / "m" / "card.json")
+    assert await fingerprint.current() != before
+
+
+async def test_it_looks_at_the_disk_now_and_then_only(tmp_path: Path) -> None:
+    fingerprint = ModelFingerprint(ModelRepository(tmp_path), 1e9)
+    assert await fingerprint.current() == ""
+    make_model(tmp_path)
+    assert await fingerprint.current() == ""
