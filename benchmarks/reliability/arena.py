@@ -18,6 +18,7 @@ from typing import Self
 from rich.progress import Progress
 
 from benchmarks.reliability import watch
+from benchmarks.reliability.certificates import HopCertificates
 from benchmarks.reliability.checker import Answer, Checker, Ending, Finding
 from benchmarks.reliability.links import Link
 from benchmarks.reliability.load import LoadGenerator, LoadPlan, read_reply
@@ -37,13 +38,18 @@ class CampaignError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ArenaOptions:
-    """How the system under test is set up; ``own_environment`` is by process name."""
+    """How the system under test is set up; ``own_environment`` is by process name.
+
+    ``links`` puts proxies before the gateways and before visual; ``certificates`` gives every hop behind the
+    gateways mTLS.
+    """
 
     directory: Path = ROOT / ".run" / "reliability"
     gateways: int = 2
     environment: Mapping[str, str] = field(default_factory=dict)
     own_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     links: bool = True
+    certificates: bool = False
     metadata: Sequence[tuple[str, str]] = ()
 
 
@@ -60,6 +66,7 @@ class Arena:
         self.said: list[str] = []
         self.client_links: list[Link] = []
         self.visual_link: Link | None = None
+        self.certificates: HopCertificates | None = None
         self.quiet: dict[str, Answer] = {}
         self._loads = 0
         self.stack = Stack(StackOptions(), say=self._say)
@@ -70,6 +77,10 @@ class Arena:
             self.samples = make_samples()
             write_samples(self.samples, self.directory / "samples")
             own = {name: dict(values) for name, values in self._options.own_environment.items()}
+            if self._options.certificates:
+                self.certificates = HopCertificates(self.directory / "certificates")
+                for name, values in self.certificates.environment(self._gateways()).items():
+                    own[name] = own.get(name, {}) | values
             if self._options.links:
                 self.visual_link = exits.enter_context(Link(lambda: self.stack.addresses["visual"]))
                 for name in self._gateways():

@@ -28,6 +28,9 @@ RECOVERY_SECONDS = 60.0
 ATTEMPTS = 4
 DEADLINE_SECONDS = 20.0
 SPOOL_MEMORY_BYTES = 4096
+PLAIN = "plain"
+SETTINGS = (PLAIN, "certificates", "faketime")
+"""Systems that are set up differently, for faults that need it."""
 
 
 def main() -> None:
@@ -40,13 +43,13 @@ def main() -> None:
     options = parser.parse_args()
     inside = sandbox.enter("benchmarks.reliability.faults")
     record = Record(DIRECTORY / "faults", again=options.again)
-    available = frozenset({"sandbox"} if inside else set()) | {"faketime"}
+    available = frozenset({"sandbox"} if inside else set()) | set(SETTINGS)
     wanted = [fault for fault in chosen(options.only, available) if fault.name not in record.done]
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("faults", total=len(wanted))
-        for with_clock in (False, True):
-            group = [fault for fault in wanted if (fault.needs == "faketime") is with_clock]
-            _try_all(group, record, options, lambda: progress.advance(bar), with_clock=with_clock)
+        for setting in SETTINGS:
+            group = [fault for fault in wanted if _setting_of(fault) == setting]
+            _try_all(group, record, options, lambda: progress.advance(bar), setting)
     record.publish("faults", [fault.name for fault in faults()])
     write_page()
 
@@ -56,12 +59,11 @@ def _try_all(
     record: Record,
     options: argparse.Namespace,
     done: Callable[[], None],
-    *,
-    with_clock: bool,
+    setting: str,
 ) -> None:
     left = list(group)
     while left:
-        with Arena(_setting(with_clock=with_clock)) as arena:
+        with Arena(_options(setting)) as arena:
             while left:
                 fault = left.pop(0)
                 row, details = try_fault(arena, fault, options.rate, options.seconds)
@@ -71,7 +73,11 @@ def _try_all(
                     break  # the next fault deserves a whole system
 
 
-def _setting(*, with_clock: bool) -> ArenaOptions:
+def _setting_of(fault: Fault) -> str:
+    return fault.needs if fault.needs in SETTINGS else PLAIN
+
+
+def _options(setting: str) -> ArenaOptions:
     spool = spool_directory(DIRECTORY)
     spool.mkdir(parents=True, exist_ok=True)
     if not spool.is_mount():
@@ -79,7 +85,8 @@ def _setting(*, with_clock: bool) -> ArenaOptions:
     gateway = {"TMPDIR": str(spool), "BONAFIDE_GATEWAY_SPOOL_MEMORY_BYTES": str(SPOOL_MEMORY_BYTES)}
     return ArenaOptions(
         directory=DIRECTORY,
-        environment=clock_environment(DIRECTORY) if with_clock else {},
+        environment=clock_environment(DIRECTORY) if setting == "faketime" else {},
+        certificates=setting == "certificates",
         own_environment={"gateway": gateway, "gateway-2": gateway},
     )
 

@@ -17,7 +17,7 @@ STOPPED_SECONDS = 5.0
 STUB_MODEL = "frame_classifier"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 FILLER = "bonafide-campaign-filler"
-JUMP_SECONDS = 86_400
+JUMP_SECONDS = 86_400 // 2
 PROCESSES = ("visual", "audio", "fusion", "gateway-2", TRITON)
 
 Action = Callable[[Arena], None]
@@ -56,7 +56,9 @@ def faults() -> list[Fault]:
         Fault("10x slower link", _slow, _fast, hold_seconds=8.0, needs="sandbox"),
         Fault("full disk", _fill_disk, _empty_disk, hold_seconds=6.0, needs="sandbox"),
         Fault("full /dev/shm", _fill_shared_memory, _empty_shared_memory, hold_seconds=6.0, needs="sandbox"),
-        Fault("clock a day ahead", _jump, _jump_back, hold_seconds=6.0, needs="faketime"),
+        Fault("expired certificate pushed", _push_expired, _renew, hold_seconds=8.0, needs="certificates"),
+        Fault("certificate expires in force", _push_brief, _renew, hold_seconds=12.0, needs="certificates"),
+        Fault("clock 12 h ahead", _jump, _jump_back, hold_seconds=6.0, needs="faketime"),
         Fault("corrupted model push", _corrupt, _restore, hold_seconds=12.0),
     ]
 
@@ -130,6 +132,21 @@ def _fill_shared_memory(_arena: Arena) -> None:
 
 def _empty_shared_memory(_arena: Arena) -> None:
     (SHARED_MEMORY / FILLER).unlink()
+
+
+def _push_expired(arena: Arena) -> None:
+    assert arena.certificates is not None
+    arena.certificates.push_expired("visual")
+
+
+def _push_brief(arena: Arena) -> None:
+    assert arena.certificates is not None
+    arena.certificates.push_brief("visual")
+
+
+def _renew(arena: Arena) -> None:
+    assert arena.certificates is not None
+    arena.certificates.renew("visual")
 
 
 def clock_file(arena_directory: Path) -> Path:

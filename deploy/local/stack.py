@@ -202,7 +202,7 @@ class Stack:
         """Wait for SERVING; everything that ``name`` depends on is ready already."""
         process = self._processes[name]
         answered_since: float | None = None
-        with grpc.insecure_channel(self.addresses[name], options=_CHANNEL_OPTIONS) as channel:
+        with grpc.insecure_channel(self._probe_address(name), options=_CHANNEL_OPTIONS) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while True:
                 status = _health(stub)
@@ -215,6 +215,12 @@ class Stack:
                 time.sleep(_PAUSE_SECONDS)
         seconds = time.monotonic() - self._began
         self._say(f"{name:8} ready on {self.addresses[name]} after {seconds:.1f} s")
+
+    def _probe_address(self, name: str) -> str:
+        """Where health is asked in plain text: the port for probes where a process has one."""
+        own = self._options.own_environment.get(name, {})
+        probes = (value for variable, value in own.items() if variable.endswith("_HEALTH_LISTEN"))
+        return next(probes, self.addresses[name])
 
     def _raise_if_hopeless(self, process: ManagedProcess, answered_since: float | None, now: float) -> None:
         if process.exit_code is not None:
