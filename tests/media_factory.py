@@ -11,6 +11,7 @@ import random
 import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -311,6 +312,35 @@ def pixel_bomb_still(kind: str = "PNG", side: int = 16_000) -> bytes:
     sink = io.BytesIO()
     Image.new("1" if kind == "PNG" else "L", (side, side)).save(sink, kind)
     return sink.getvalue()
+
+
+def packed_zeros(megabytes: int, head: bytes = b"") -> bytes:
+    """Some bytes and many megabytes of zeros, compressed."""
+    packer = zlib.compressobj(9)
+    return b"".join([packer.compress(head), *(packer.compress(bytes(1 << 20)) for _ in range(megabytes))]) + (
+        packer.flush()
+    )
+
+
+def png_with_packed_chunk(kind: str, megabytes: int) -> bytes:
+    """A PNG with a comment (zTXt) or colour profile (iCCP) that unpacks to many megabytes."""
+    plain = still_picture("PNG")
+    body = b"Comment\x00\x00" + packed_zeros(megabytes)
+    chunk = kind.encode() + body
+    packed = struct.pack(">I", len(body)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return plain[:33] + packed + plain[33:]
+
+
+def packed_movie_header(megabytes: int) -> bytes:
+    """A QuickTime film whose header is compressed and unpacks to many megabytes."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(body)) + kind + body
+
+    size = 8 + (megabytes << 20)
+    packed = packed_zeros(megabytes, struct.pack(">I", size) + b"free")
+    header = box(b"dcom", b"zlib") + box(b"cmvd", struct.pack(">I", size) + packed)
+    return box(b"ftyp", b"qt  \0\0\0\0qt  ") + box(b"moov", box(b"cmov", header))
 
 
 def portrait(width: int = 640, height: int = 512, scale: float = 1.0, *, shift: int = 0) -> Pixels:

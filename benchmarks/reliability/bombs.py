@@ -32,15 +32,31 @@ def pixel_bomb() -> bytes:
     return sink.getvalue()
 
 
-def metadata_bomb(megabytes: int = 64) -> bytes:
-    """A PNG whose compressed text chunk unpacks to many megabytes."""
+def metadata_bomb(megabytes: int = 512) -> bytes:
+    """A PNG whose compressed comment unpacks to many megabytes."""
     sink = io.BytesIO()
     Image.new("L", (64, 64)).save(sink, "PNG")
     whole = sink.getvalue()
-    body = b"Comment\x00\x00" + zlib.compress(bytes(megabytes << 20), 9)
-    chunk = len(body).to_bytes(4, "big") + b"zTXt" + body
-    chunk += zlib.crc32(b"zTXt" + body).to_bytes(4, "big")
-    return whole[:33] + chunk + whole[33:]
+    chunk = b"zTXt" + b"Comment\x00\x00" + _packed(b"", megabytes)
+    return whole[:33] + (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + whole[33:]
+
+
+def header_bomb(megabytes: int = 512) -> bytes:
+    """A QuickTime film whose compressed header unpacks to many megabytes."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+    size = (8 + (megabytes << 20)).to_bytes(4, "big")
+    packed = box(b"cmvd", size + _packed(size + b"free", megabytes))
+    header = box(b"cmov", box(b"dcom", b"zlib") + packed)
+    return box(b"ftyp", b"qt  \0\0\0\0qt  ") + box(b"moov", header)
+
+
+def _packed(head: bytes, megabytes: int) -> bytes:
+    packer = zlib.compressobj(9)
+    parts = [packer.compress(head), *(packer.compress(bytes(1 << 20)) for _ in range(megabytes))]
+    return b"".join(parts) + packer.flush()
 
 
 def duration_bomb(hours: int = 1000) -> bytes:
@@ -56,7 +72,7 @@ def frame_bomb(frames: int = 60_000) -> bytes:
 def _video(times: list[int]) -> bytes:
     sink = io.BytesIO()
     with av.open(sink, "w", format="matroska") as file:
-        stream: Any = file.add_stream("mpeg4", rate=25)
+        stream: Any = file.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")

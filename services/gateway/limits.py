@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from services.common.errors import BonafideError, DeadlineError
+from services.common.errors import BonafideError, DeadlineError, InvalidInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,36 @@ class Watch:
             raise DeadlineError("decoding took longer than is allowed", reason="DECODING_TOO_SLOW")
 
 
+_COMPRESSED_HEADER = re.compile(rb"cmov....dcom", re.DOTALL)
+"""A movie header that unpacks (QuickTime File Format, "Compressed Movie Resources"), as FFmpeg tells one."""
+_LONGEST_SPLIT = 11
+"""Bytes of it that may end one read when the rest begins the next."""
+
+
 class WatchedReader:
-    """A file for FFmpeg to read, which stops answering once the watch says so."""
+    """A file for FFmpeg to read, which stops answering once the watch says so.
+
+    It also refuses compressed movie headers: FFmpeg inflates them to the size that they state, up to 4 GiB, and
+    nothing has written them for twenty years.
+    """
 
     def __init__(self, source: BinaryIO, watch: Watch) -> None:
         self._source = source
         self._watch = watch
+        self._before = b""
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes."""
+        """Up to ``size`` bytes.
+
+        Raises:
+            InvalidInputError: they hold a compressed movie header (reason UNSUPPORTED_MEDIA).
+        """
         self._watch.check()
-        return self._source.read(size)
+        data = self._source.read(size)
+        if _COMPRESSED_HEADER.search(self._before + data if self._before else data):
+            raise InvalidInputError("files with a compressed header are not taken", reason="UNSUPPORTED_MEDIA")
+        self._before = data[-_LONGEST_SPLIT:]
+        return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move, and say where."""

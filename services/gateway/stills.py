@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import BinaryIO
 
 import av
@@ -15,6 +16,7 @@ from services.gateway.containers import PacketReader, check_pixels, codec_name, 
 from services.gateway.headers import jpeg_orientation, jpeg_size, png_size, webp_size
 from services.gateway.limits import Watch, WatchedReader
 from services.gateway.pictures import Orientation, PictureConverter
+from services.gateway.png import without_comments
 from services.gateway.recognition import Container
 from services.gateway.sampling import SamplingPlan
 from services.gateway.video import Samples
@@ -49,7 +51,10 @@ def decode_still(source: BinaryIO, recognised: Container, plan: SamplingPlan, wa
     check_pixels(*picture_size(source, recognised), watch.limits)
     orientation = Orientation.of_exif(jpeg_orientation(source)) if recognised.demuxer == "jpeg_pipe" else None
     source.seek(0)
-    with open_container(WatchedReader(source, watch), recognised) as container:
+    with (
+        without_comments(source) if recognised.demuxer == "png_pipe" else nullcontext(source) as shown,
+        open_container(WatchedReader(shown, watch), recognised) as container,
+    ):
         if not container.streams.video:
             raise _damaged()
         stream = container.streams.video[0]

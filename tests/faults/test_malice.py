@@ -15,7 +15,8 @@ SHORT = [
     "a chunk of 32 MiB",
     "paths as file_name",
     "pixel bomb, 256 megapixels",
-    "metadata bomb, 64 MB",
+    "comment bomb in a PNG, 512 MB",
+    "header bomb in a MOV, 512 MB",
     "duration bomb, 1,000 h",
 ]
 

@@ -29,10 +29,12 @@ from services.gateway.decoding import decode
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 decode(open(sys.argv[1], "rb"))
 before = peak()
+reason = "accepted"
 try:
     decode(open(sys.argv[2], "rb"))
 except BonafideError as error:
-    print(error.reason, peak() - before)
+    reason = error.reason
+print(reason, peak() - before)
 """
 
 
@@ -248,6 +250,32 @@ def test_a_video_bomb_whose_container_lies_about_its_size_is_refused_too(
     reason, grown = growth(small_clip, lying)
     assert reason in {"TOO_MANY_PIXELS", "DAMAGED_MEDIA"}
     assert grown < 50 * MEGABYTE
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iCCP"])
+def test_what_a_png_packs_beside_its_picture_is_never_unpacked(kind: str, tmp_path: Path, small_clip: Path) -> None:
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(media.png_with_packed_chunk(kind, megabytes=300))
+    assert bomb.stat().st_size < MEGABYTE
+    reason, grown = growth(small_clip, bomb)
+    assert reason == "accepted"
+    assert grown < 50 * MEGABYTE
+
+
+def test_a_packed_movie_header_is_refused_before_it_is_unpacked(tmp_path: Path, small_clip: Path) -> None:
+    bomb = tmp_path / "bomb.mov"
+    bomb.write_bytes(media.packed_movie_header(megabytes=300))
+    assert bomb.stat().st_size < MEGABYTE
+    reason, grown = growth(small_clip, bomb)
+    assert reason == "UNSUPPORTED_MEDIA"
+    assert grown < 50 * MEGABYTE
+
+
+def test_a_png_keeps_its_picture_without_its_comments() -> None:
+    plain, commented = media.still_picture("PNG"), media.png_with_packed_chunk("zTXt", megabytes=1)
+    assert commented != plain
+    one, other = decoded(plain), decoded(commented)
+    assert (one.survey[0].pixels == other.survey[0].pixels).all()
 
 
 def test_limits_refuse_rather_than_cut() -> None:
