@@ -10,6 +10,8 @@ from __future__ import annotations
 import tempfile
 from typing import BinaryIO, cast
 
+from services.gateway.ingest import spool_errors
+
 SIGNATURE_BYTES = 8
 HEAD_BYTES = 8
 CHECKSUM_BYTES = 4
@@ -20,8 +22,19 @@ _BLOCK = 1 << 18
 
 
 def without_comments(source: BinaryIO) -> BinaryIO:
-    """A copy of a PNG, to be read from its start and closed by the caller; a damaged rest is copied as it is."""
-    copy = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES))
+    """A copy of a PNG, to be read from its start and closed by the caller; a damaged rest is copied as it is.
+
+    Raises:
+        ResourceExhaustedError: there is no room for it (reason SPOOL_FULL).
+    """
+    copy = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES))  # noqa: SIM115 - the caller closes
+    with spool_errors():
+        _copy_plain(source, copy)
+    copy.seek(0)
+    return copy
+
+
+def _copy_plain(source: BinaryIO, copy: BinaryIO) -> None:
     source.seek(0)
     copy.write(source.read(SIGNATURE_BYTES))
     while len(head := source.read(HEAD_BYTES)) == HEAD_BYTES:
@@ -33,5 +46,3 @@ def without_comments(source: BinaryIO) -> BinaryIO:
         while size and (block := source.read(min(size, _BLOCK))):
             copy.write(block)
             size -= len(block)
-    copy.seek(0)
-    return copy
