@@ -37,6 +37,8 @@ class Fusion(fusion_pb2_grpc.FusionServiceServicer):
             raise ValueError("/secret/path")
         if request.policy == "slow":
             await asyncio.sleep(0.3)
+        if request.policy == "hang":
+            await asyncio.sleep(600)
         return fusion_pb2.FuseResponse(
             probability=remaining_seconds(context, default=5.0, margin=0.1),
             policy=fusion_pb2.PolicyInfo(name=self.title),
@@ -51,6 +53,13 @@ def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def fusion_service(servicer: Fusion, ready: Any = always_ready, admit: Any = ()) -> Service:
+    def register(server: Any) -> None:
+        fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server)
+
+    return Service("fusion", [NAME], register, ready, admit=admit)
 
 
 @dataclass
@@ -72,13 +81,7 @@ async def serving(
     ready: Any = always_ready, servicer: Fusion | None = None, admit: Any = (), **settings: Any
 ) -> AsyncIterator[Running]:
     servicer = servicer or Fusion()
-    service = Service(
-        "fusion",
-        [NAME],
-        lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server),
-        ready,
-        admit=admit,
-    )
+    service = fusion_service(servicer, ready, admit)
     usual = {
         "listen": free_address(),
         "readiness_interval_seconds": 0.05,
