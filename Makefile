@@ -133,6 +133,12 @@ option = $(if $(2),--$(1) $(2))
 bench: setup models ## cost of the stack against a raw loop; OUT=FILE for JSON, PAGE=FILE for Markdown
 	@$(PY) -m benchmarks.run $(if $(OUT),--out "$(OUT)") $(if $(PAGE),--page "$(PAGE)")
 
+capacity-measure: setup models ## processor time, memory and message sizes of clips, for the capacity model (minutes)
+	@$(PY) -m benchmarks.capacity.measure
+
+capacity: setup-training ## simulate 10 to 100,000 clips a minute; writes docs/capacity.md
+	@$(TRAIN) -m benchmarks.capacity.report
+
 # --- deploying --------------------------------------------------------------------------------------
 
 chart: setup-dev ## rewrite what follows from settings, values and templates: schema, README, compose, goldens
