@@ -8,19 +8,21 @@ from typing import Any
 
 import yaml
 
+from deploy.helm.documented_values import VALUES
 from deploy.images.roles import IMAGES
 from deploy.topology import COMPONENTS, ROOT, TRITON, TRITON_GRPC_PORT, TRITON_METRICS_PORT, Component, wiring
 from services.common.settings import EngineChoice
 
 HERE = Path(__file__).parent
 MODELS = PurePosixPath("/models")
+SPOOL = "/spool"
 GPU_IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
 _HEAD = "# Written by `python -m deploy.compose.render`; edit that, or deploy/topology.py.\n"
 _SECURITY: dict[str, Any] = {
     "read_only": True,
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
-    "tmpfs": ["/tmp:size=4g,mode=1777"],  # noqa: S108 - inside the container
+    "tmpfs": ["/tmp:size=1g,mode=1777"],  # noqa: S108 - inside the container
     "restart": "unless-stopped",
 }
 _ASK_HEALTH = (
@@ -42,6 +44,7 @@ def _service(component: Component) -> dict[str, Any]:
     gateway = component.name == "gateway"
     listen = f"0.0.0.0:{component.port}"
     ask = _ASK_HEALTH.format(port=component.port, name=component.grpc_name)
+    spool = {"tmpfs": [*_SECURITY["tmpfs"], f"{SPOOL}:size=5g,mode=1777"]} if gateway else {}
     ports = {"ports": [f"127.0.0.1:{component.port}:{component.port}"]} if gateway else {}
     return {
         **_image(component.name),
@@ -58,7 +61,17 @@ def _service(component: Component) -> dict[str, Any]:
             "start_interval": "1s",
         },
         **copy.deepcopy(_SECURITY),
+        **spool,
     }
+
+
+def _chart_settings(component: Component) -> dict[str, str]:
+    """The settings that the chart gives by default."""
+    values = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+    settings = dict(values[component.name]["settings"])
+    if component.name == "gateway":
+        settings["spool_directory"] = SPOOL
+    return {component.prefix + name.upper(): str(value) for name, value in settings.items()}
 
 
 def _triton() -> dict[str, Any]:

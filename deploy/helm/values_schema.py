@@ -21,10 +21,13 @@ CHART_SETS = frozenset(
         *("listen", "health_listen", "allow_plaintext", "model_repository", "drain_notice_seconds", "drain_seconds"),
         *("engine", "triton_address", "triton_authorities", "triton_certificate", "triton_key"),
         *("tls_certificate", "tls_key", "tls_authorities", "allowed_peers"),
-        *("peer_authorities", "peer_certificate", "peer_key"),
+        *("peer_authorities", "peer_certificate", "peer_key", "api_keys", "spool_directory"),
     }
 )
 """Settings that the chart gives by itself, besides the peers' addresses."""
+
+SECRETS = frozenset({"s3_access_key", "s3_secret_key"})
+"""Settings whose values are secret: they would stand in the release and in the pod's environment."""
 
 _STRINGS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 _OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
@@ -150,7 +153,7 @@ def _leaf(value: Value) -> Schema:
 def settings_schema(component: Component) -> Schema:
     """The settings that an operator may give a service, as its pydantic type describes them."""
     whole = component.settings.model_json_schema()
-    theirs = CHART_SETS | {name.lower() for name in component.peers}
+    theirs = CHART_SETS | SECRETS | {name.lower() for name in component.peers}
     properties = {
         name: _resolved(described, whole.get("$defs", {}))
         for name, described in whole["properties"].items()

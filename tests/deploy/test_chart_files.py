@@ -9,7 +9,7 @@ import yaml
 
 from deploy.helm import generate
 from deploy.helm.documented_values import CHART, VALUES, UndocumentedValueError, documented_values
-from deploy.helm.values_schema import CHART_SETS, settings_schema
+from deploy.helm.values_schema import CHART_SETS, SECRETS, settings_schema
 from deploy.topology import COMPONENTS
 
 
@@ -36,7 +36,7 @@ def test_a_value_without_comment_is_refused() -> None:
 
 def test_each_setting_is_either_the_operators_or_the_charts() -> None:
     for component in COMPONENTS:
-        theirs = CHART_SETS | {name.lower() for name in component.peers}
+        theirs = CHART_SETS | SECRETS | {name.lower() for name in component.peers}
         allowed = settings_schema(component)["properties"].keys()
         assert allowed | (theirs & component.settings.model_fields.keys()) == component.settings.model_fields.keys()
         assert not allowed & theirs
@@ -54,3 +54,9 @@ def test_the_schema_is_strict_everywhere() -> None:
 
     assert loose(schema, "") == []
     assert loose(schema["definitions"]["profile"], "profile") == []
+
+
+def test_no_setting_that_is_secret_can_be_given_by_value() -> None:
+    for component in COMPONENTS:
+        allowed = settings_schema(component)["properties"].keys()
+        assert not [name for name in allowed if any(word in name for word in ("secret", "password", "access_key"))]

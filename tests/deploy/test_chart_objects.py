@@ -62,6 +62,8 @@ def test_services_are_wired_as_the_local_stack_is(pods: dict[str, Object]) -> No
         listen = f"0.0.0.0:{component.port}"
         models, plain = PurePosixPath("/models"), f"{component.prefix}TLS_CERTIFICATE" not in given
         wired = wiring(component, dialled, listen, models, EngineChoice.TRITON, allow_plaintext=plain)
+        if f"{component.prefix}API_KEYS" in given:
+            del wired[f"{component.prefix}ALLOW_ANONYMOUS"]
         assert wired.items() <= given.items()
 
 
@@ -258,6 +260,32 @@ def test_everything_that_is_mounted_is_there_and_the_other_way_round(pods: dict[
         assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
+def test_what_a_pod_may_take_on_fits_into_it(pods: dict[str, Object]) -> None:
+    """Memory and disk that the settings allow, against what the pod has."""
+    units = {"Mi": 2**20, "Gi": 2**30}
+
+    def size(text: str) -> int:
+        return int(text[:-2]) * units[text[-2:]]
+
+    budgets = {"gateway": "MEMORY_BYTES", "visual": "CALL_BYTES_AT_ONCE", "audio": "CALL_BYTES_AT_ONCE"}
+    for component, budget in budgets.items():
+        pod, prefix = pods[component], PEERS[component].prefix
+        limit = size(pod["spec"]["containers"][0]["resources"]["limits"]["memory"])
+        assert int(rendered.environment(pod)[f"{prefix}{budget}"]) + 2**28 <= limit
+    gateway = pods["gateway"]
+    spool = next(each for each in gateway["spec"]["volumes"] if each["name"] == "spool")
+    if "emptyDir" in spool:
+        needed = int(rendered.environment(gateway)["BONAFIDE_GATEWAY_SPOOL_BYTES"])
+        assert needed < size(spool["emptyDir"]["sizeLimit"])
+    assert rendered.environment(gateway)["BONAFIDE_GATEWAY_SPOOL_DIRECTORY"] == "/spool"
+
+
+def test_callers_are_anonymous_only_where_nothing_tells_them_apart(pods: dict[str, Object]) -> None:
+    given = rendered.environment(pods["gateway"])
+    known = {f"BONAFIDE_GATEWAY_{name}" for name in ("API_KEYS", "TOKEN_KEYS", "TLS_AUTHORITIES")}
+    assert ("BONAFIDE_GATEWAY_ALLOW_ANONYMOUS" in given) == (not known & given.keys())
+
+
 def test_triton_has_shared_memory_of_a_stated_size_within_its_limit(pods: dict[str, Object]) -> None:
     units = {"Mi": 2**20, "Gi": 2**30}
     for component, pod in pods.items():
@@ -286,4 +314,4 @@ def test_the_hook_analyses_a_clip_at_the_gateway(pods: dict[str, Object]) -> Non
     assert arguments[:2] == ["--server", address("gateway", PEERS["gateway"].port)]
     encrypted = "BONAFIDE_GATEWAY_TLS_CERTIFICATE" in rendered.environment(pods["gateway"])
     assert ("--plain-text" in arguments) != encrypted
-    assert ("--authorities=/tls/ca.crt" in arguments) == encrypted
+    assert ("--ca=/tls/ca.crt" in arguments) == encrypted

@@ -46,11 +46,22 @@ that the chart decides, and the operator's. Takes a dict: root, name, component,
 {{- else -}}
 {{- $_ := set $settings "ALLOW_PLAINTEXT" "true" -}}
 {{- end -}}
+{{- if eq .name "gateway" -}}
+{{- $_ := set $settings "SPOOL_DIRECTORY" "/spool" -}}
+{{- if $values.access.apiKeysSecret -}}
+{{- $_ := set $settings "API_KEYS" "/api-keys/keys" -}}
+{{- end -}}
+{{- end -}}
 {{- if $values.policies -}}
 {{- $_ := set $settings "POLICIES" "/policies" -}}
 {{- end -}}
 {{- range $setting, $value := $values.settings -}}
+{{- /* numbers of values files are floats to helm: whole ones are written whole */ -}}
+{{- if and (kindIs "float64" $value) (eq $value (floor $value)) -}}
+{{- $_ := set $settings (upper $setting) (printf "%.0f" $value) -}}
+{{- else -}}
 {{- $_ := set $settings (upper $setting) (ternary (toString $value) (toJson $value) (kindIs "string" $value)) -}}
+{{- end -}}
 {{- end -}}
 {{- /* Without credentials of callers, the network policies alone decide who may call: say so to the gateway. */ -}}
 {{- if not (or .component.runsModels $settings.TLS_AUTHORITIES $settings.API_KEYS $settings.TOKEN_KEYS $settings.ALLOW_ANONYMOUS) -}}
