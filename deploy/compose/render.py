@@ -48,7 +48,10 @@ def _service(component: Component) -> dict[str, Any]:
     ports = {"ports": [f"127.0.0.1:{component.port}:{component.port}"]} if gateway else {}
     return {
         **_image(component.name),
-        "environment": wiring(component, _address, listen, MODELS, EngineChoice.TRITON, allow_plaintext=True),
+        "environment": {
+            **wiring(component, _address, listen, MODELS, EngineChoice.TRITON, allow_plaintext=True),
+            **_chart_settings(component),
+        },
         "volumes": [f"../../model_repository:{MODELS}:ro"],
         "networks": ["inside", "outside"] if gateway else ["inside"],
         **ports,
