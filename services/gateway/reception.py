@@ -8,7 +8,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from services.common.callers import current_caller
-from services.common.errors import DeadlineError
+from services.common.errors import DeadlineError, UnavailableError
 from services.common.evidence import Outcome
 from services.gateway.admission import Admission, Applicant
 from services.gateway.analysis import Analysis, Event, Options, Priority, Stage
@@ -108,14 +108,14 @@ class Reception:
     async def _shared(self, question: Question, options: Options, clock: Clock) -> Analysis | None:
         """The answer to the same question that is being worked out already; None to work it out anew.
 
-        Whoever began it may have had less time than there is here, and its answer may lack branches for that.
+        Whoever began it may have had less time than there is here, and fail or lack branches for that.
         """
         flight = self._flights.find((question, options.priority))
         if flight is None:
             return None
         try:
             answer = await clock.within(flight.last())
-        except DeadlineError:
+        except (DeadlineError, UnavailableError):
             if not clock.left():
                 raise
             return None

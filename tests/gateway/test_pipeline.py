@@ -66,13 +66,15 @@ class Gateway:
         audio: Audio | None = None,
         fusion: Fusion | None = None,
         allowances: Allowances = ALLOWANCES,
+        rules: AdmissionRules = RULES,
+        uploads: UploadLimits = UPLOADS,
     ) -> None:
         self.visual, self.audio, self.fusion = visual or Visual(), audio or Audio(), fusion or Fusion()
         self.decoder = DecodePool(1, SamplingPlan(), DecodeLimits())
         pipeline = Pipeline(self.decoder, self.visual, self.audio, self.fusion, allowances)
-        self.admission = Admission(RULES)
+        self.admission = Admission(rules)
         self.reception = Reception(
-            pipeline, self.admission, Answers(1 << 20, 60.0), RequestIds(100, 60.0), MODELS, UPLOADS
+            pipeline, self.admission, Answers(1 << 20, 60.0), RequestIds(100, 60.0), MODELS, uploads
         )
         self.events: list[Event] = []
 
