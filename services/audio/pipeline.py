@@ -81,7 +81,7 @@ class AudioPipeline:
             model that fails or is late is written into the report, so that speech and voice still count.
         """
         begun = time.monotonic()
-        sound = await asyncio.to_thread(self._listen, audio)
+        sound = await self._listen(audio)
         reason = _missing(audio, sound)
         models: tuple[ModelInfo, ...] = ()
         if branches and Branch.AUDIO not in branches:
@@ -92,11 +92,13 @@ class AudioPipeline:
             report, models = await self._report(sound, begun, timeout)
         return AudioEvidence((report,), sound.windows, sound.speech_fraction, sound.voice, models)
 
-    def _listen(self, audio: AudioTrack) -> _Sound:
-        speech = find_speech(audio.samples)
+    async def _listen(self, audio: AudioTrack) -> _Sound:
+        """What is known before any network runs; in steps, so that a caller who hangs up ends it soon."""
+        speech = await asyncio.to_thread(find_speech, audio.samples)
         planned = plan_windows(speech, seconds=self._plan.seconds)
         if not planned:
             return _Sound()
+        voice = await asyncio.to_thread(self._voice.sequence, audio)
         windows = [describe_window(speech, window, audio.start_us) for window in planned]
         spoken = [int(speech[start:end].sum()) * STEP / SAMPLE_RATE for start, end in planned]
         enough = [index for index, seconds in enumerate(spoken) if seconds >= self._plan.least_speech_seconds]
@@ -106,8 +108,8 @@ class AudioPipeline:
             speech_fraction=float(speech.mean()),
             windows=tuple(windows),
             chosen=tuple(windows[index] for index in chosen),
-            prepared=tuple(prepare(cut) for cut in cuts),
-            voice=self._voice.sequence(audio),
+            prepared=tuple(await asyncio.to_thread(lambda: [prepare(cut) for cut in cuts])),
+            voice=voice,
         )
 
     async def _report(self, sound: _Sound, begun: float, timeout: float) -> tuple[BranchReport, tuple[ModelInfo, ...]]:
@@ -137,10 +139,15 @@ class AudioPipeline:
         """Calibrated log-odds of each chosen window; each has its own length, so each is its own call."""
         if timeout <= 0:
             raise DeadlineError("no time was left to score the sound")
-        calls = (
-            self._engine.infer(SPOOF_MODEL, {"samples": samples[None]}, timeout=timeout) for samples in sound.prepared
-        )
-        return [float(answer["logit"][0, 0]) for answer in await asyncio.gather(*calls)]
+        calls = [
+            asyncio.ensure_future(self._engine.infer(SPOOF_MODEL, {"samples": samples[None]}, timeout=timeout))
+            for samples in sound.prepared
+        ]
+        try:
+            return [float(answer["logit"][0, 0]) for answer in await asyncio.gather(*calls)]
+        finally:  # the first failure ends the rest, which nobody waits for
+            for call in calls:
+                call.cancel()
 
 
 def _missing(audio: AudioTrack, sound: _Sound) -> ReasonCode | None:

@@ -153,8 +153,15 @@ class EmbeddedEngine:
         self._threads = threads
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
-    def run(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(
+        self, model: str, inputs: Mapping[str, Array], options: onnxruntime.RunOptions | None = None
+    ) -> dict[str, Array]:
         """Run a model now, on the calling thread; for training, tests and the raw loop.
+
+        Args:
+            model: directory name in the model repository.
+            inputs: named arrays.
+            options: of this run; setting ``terminate`` on them ends it at the next operator.
 
         Raises:
             ModelNotDeployedError: there is no such model.
@@ -163,18 +170,21 @@ class EmbeddedEngine:
         session = self._session(model)
         names = [output.name for output in session.get_outputs()]
         try:
-            values = session.run(names, dict(inputs))
+            values = session.run(names, dict(inputs), options)
         except Exception as error:
             raise UnavailableError(f"model {model} failed", reason="MODEL_FAILED") from error
         return dict(zip(names, values, strict=True))
 
     async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
-        """See InferenceEngine. A run that has begun cannot be stopped; its result is dropped."""
+        """See InferenceEngine. A run that nobody waits for any more ends at its next operator."""
+        options = onnxruntime.RunOptions()
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.to_thread(self.run, model, inputs)
+                return await asyncio.to_thread(self.run, model, inputs, options)
         except TimeoutError as error:
             raise DeadlineError(f"model {model} did not answer in time") from error
+        finally:
+            options.terminate = True
 
     async def close(self) -> None:
         """See InferenceEngine."""

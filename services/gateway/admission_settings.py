@@ -41,7 +41,9 @@ class AdmissionSettings(BaseSettings):
     )
     upload_window_seconds: float = Field(10.0, gt=0, description="How long an upload may be slow, seconds.")
     upload_idle_seconds: float = Field(20.0, gt=0, description="Longest wait for the next message, seconds.")
-    answers_bytes: int = Field(64 << 20, ge=0, description="Memory for answers given before, bytes; 0 keeps none.")
+    answers_bytes: int = Field(
+        64 << 20, ge=0, description="Memory for answers given before, bytes; 0 works everything out anew."
+    )
     answers_seconds: float = Field(600.0, gt=0, description="How long an answer and a request id are kept, seconds.")
     request_ids: int = Field(20_000, ge=1, description="Request ids that are remembered.")
     breaker_window_seconds: float = Field(30.0, gt=0, description="Calls to a service that count, seconds back.")

@@ -46,7 +46,7 @@ class Answers:
     """The latest answers, the oldest of which make room.
 
     Args:
-        max_bytes: about how much memory they may take; 0 keeps none.
+        max_bytes: about how much memory they may take; with 0 nothing is kept, and nothing shared.
         seconds: how long an answer is kept.
         now: monotonic seconds.
     """
@@ -58,6 +58,11 @@ class Answers:
         self._kept: OrderedDict[Question, _Kept] = OrderedDict()
         self._serving: dict[str, ModelInfo] = {}
         self.held_bytes = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the same question may get the same answer at all."""
+        return self._max_bytes > 0
 
     def find(self, question: Question) -> Analysis | None:
         """The answer given before, if there is one and it still holds."""

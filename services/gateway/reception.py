@@ -111,7 +111,7 @@ class Reception:
         Whoever began it may have had less time than there is here, and fail or lack branches for that.
         """
         flight = self._flights.find((question, options.priority))
-        if flight is None:
+        if flight is None or not self._answers.wanted:
             return None
         try:
             answer = await clock.within(flight.last())
