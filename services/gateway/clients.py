@@ -75,8 +75,11 @@ class Peer:
         metadata = ((MESSAGE_BYTES_KEY, str(request.ByteSize())),)
         pause = FIRST_PAUSE_SECONDS
         while True:
+            left = ends - time.monotonic()
+            if left <= 0:  # gRPC takes a deadline of now for none
+                raise DeadlineError(f"no time was left to ask {self.title}")
             try:
-                return await method(request, timeout=max(ends - time.monotonic(), 0.0), metadata=metadata)
+                return await method(request, timeout=left, metadata=metadata)
             except grpc.RpcError as error:
                 failure = from_rpc_error(error, self.title)
                 # Spread at random, so that requests which were refused together do not come back together.

@@ -22,7 +22,6 @@ import pytest
 from bonafide.analysis import Analysis
 from bonafide.client import AnalysisFailedError, Client, ServerUnreachableError
 from deploy.local.stack import ROOT, Stack, StackError, StackOptions
-from services.common.evidence import Branch, Outcome
 from services.common.inference import EmbeddedEngine, TritonEngine
 from services.common.models import ModelRepository
 from services.common.settings import EngineChoice
@@ -116,21 +115,6 @@ def test_one_altered_byte_of_a_served_model_stops_the_start_and_is_named(tmp_pat
     options = StackOptions(repository=repository, run_directory=tmp_path / "run", engine=EngineChoice.EMBEDDED)
     with pytest.raises(StackError, match=r"frame_classifier/1/model\.onnx"), Stack(options, say=lambda _: None):
         pass
-
-
-def test_a_branch_that_is_down_is_named_and_the_others_still_answer(tmp_path: Path) -> None:
-    options = StackOptions(run_directory=tmp_path, engine=EngineChoice.EMBEDDED)
-    speech = make.Clip(frames=25, width=640, height=512, picture=lambda *_: make.portrait())
-    with Stack(options, say=lambda _: None) as stack, Client(stack.gateway) as client:
-        os.kill(stack.pids["audio"], signal.SIGKILL)
-        answer = client.analyze(io.BytesIO(speech.bytes()), timeout=60)
-        reports = {report.branch: report for report in answer.branches}
-        assert reports[Branch.AUDIO].outcome is Outcome.FAILED
-        assert reports[Branch.FRAME].outcome is Outcome.SCORED
-        os.kill(stack.pids["visual"], signal.SIGKILL)
-        with pytest.raises((ServerUnreachableError, AnalysisFailedError)) as down:
-            client.analyze(io.BytesIO(speech.bytes()), timeout=60)
-        assert down.value.code == "UNAVAILABLE"
 
 
 def model_inputs(file: Path) -> Mapping[str, npt.NDArray[np.generic]]:
