@@ -76,7 +76,7 @@ class Peer:
         pause = FIRST_PAUSE_SECONDS
         while True:
             left = ends - time.monotonic()
-            if left <= 0:  # gRPC takes a deadline of now for none
+            if left <= 0:
                 raise DeadlineError(f"no time was left to ask {self.title}")
             try:
                 return await method(request, timeout=left, metadata=metadata)
