@@ -16,7 +16,7 @@ REGISTRY ?= registry.example/bonafide
 TAG ?= 0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench \
+.PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench bench-hop bench-upload \
 	chart chart-check images sbom capacity test-faults faults overload fuzz soak \
 	train train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
@@ -177,6 +177,9 @@ $(CHECKOV)/.checkov: requirements/checkov.txt
 	@test -x $(CHECKOV)/bin/python || $(PYTHON) -m venv $(CHECKOV)
 	@$(CHECKOV)/bin/python $(PIP) -r requirements/checkov.txt
 	@touch $@
+
+bench-hop: setup models ## cost of tensors to Triton by message and by shared memory; PAGE=FILE for Markdown
+	@$(PY) -m benchmarks.triton_hop $(if $(OUT),--out "$(OUT)") $(if $(PAGE),--page "$(PAGE)")
 
 # --- training ---------------------------------------------------------------------------------------
 

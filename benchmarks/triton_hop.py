@@ -13,23 +13,23 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc.aio as client
-from tritonclient.utils import np_to_triton_dtype, shared_memory
 
-from benchmarks.processor_time import processor_seconds
+from benchmarks.processor_time import precise_seconds
 from deploy.local import triton
 from deploy.local.processes import ManagedProcess, free_ports, stop_together
 from deploy.local.stack import ROOT
+from services.common.inference import TritonEngine, TritonLimits
 from services.common.memory import keep_freed_memory
 
-Array = npt.NDArray[Any]
+Inputs = dict[str, npt.NDArray[Any]]
 CASES = {
     "patch_gate 8 crops": ("patch_gate", "crops", (8, 224, 224, 3)),
     "patch_gate 32 crops": ("patch_gate", "crops", (32, 224, 224, 3)),
@@ -50,71 +50,37 @@ class Cost:
     wall: float
 
 
-class Hop:
-    """One tensor sent to one model, in two ways."""
-
-    def __init__(self, server: client.InferenceServerClient, model: str, name: str, values: Array) -> None:
-        self._server = server
-        self._model = model
-        self._name = name
-        self._values = values
-        self._key = f"/bonafide-{os.getpid()}-hop"
-        self._region: Any = None
-
-    async def __aenter__(self) -> Self:
-        size = self._values.nbytes
-        self._region = shared_memory.create_shared_memory_region("hop", self._key, size)
-        await self._server.register_system_shared_memory("hop", self._key, size)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._server.unregister_system_shared_memory("hop")
-        shared_memory.destroy_shared_memory_region(self._region)
-
-    async def plain(self) -> None:
-        """The tensor inside the message."""
-        tensor = self._tensor()
-        tensor.set_data_from_numpy(self._values)
-        await self._server.infer(self._model, [tensor])
-
-    async def shared(self) -> None:
-        """The tensor copied into a region that the server has mapped."""
-        shared_memory.set_shared_memory_region(self._region, [self._values])
-        tensor = self._tensor()
-        tensor.set_shared_memory("hop", self._values.nbytes)
-        await self._server.infer(self._model, [tensor])
-
-    def _tensor(self) -> client.InferInput:
-        return client.InferInput(self._name, list(self._values.shape), np_to_triton_dtype(self._values.dtype))
-
-
-async def _measure(way: Callable[[], Awaitable[None]], calls: int, pid: int) -> Cost:
-    own, server, walls = time.process_time(), processor_seconds(pid), []
+async def _measure(engine: TritonEngine, model: str, inputs: Inputs, calls: int, pid: int) -> Cost:
+    own, server, walls = time.process_time(), precise_seconds(pid), []
     for _ in range(calls):
         began = time.perf_counter()
-        await way()
+        await engine.infer(model, inputs, timeout=60)
         walls.append(time.perf_counter() - began)
-    spent = time.process_time() - own, processor_seconds(pid) - server
+    spent = time.process_time() - own, precise_seconds(pid) - server
     return Cost(spent[0] / calls * 1e3, spent[1] / calls * 1e3, statistics.median(walls) * 1e3)
 
 
 async def compare(address: str, pid: int, rounds: int, calls: int) -> dict[str, dict[str, Cost]]:
     """Case → way → medians over rounds."""
-    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    ways = {
+        "plain": TritonEngine(address, limits=TritonLimits(shared_regions=0)),
+        "shared": TritonEngine(address, limits=TritonLimits(shared_from_bytes=1)),
+    }
     results: dict[str, dict[str, Cost]] = {}
     random = np.random.default_rng(0)
-    async with client.InferenceServerClient(url=address, channel_args=options) as server:
-        for case, (model, name, shape) in CASES.items():
-            values = random.integers(0, 256, shape, dtype=np.uint8)
-            async with Hop(server, model, name, values) as hop:
-                ways = {"plain": hop.plain, "shared": hop.shared}
-                costs: dict[str, list[Cost]] = {way: [] for way in ways}
-                for turn in range(rounds + 1):
-                    for way, call in ways.items():
-                        cost = await _measure(call, calls if turn else 3, pid)
-                        if turn:
-                            costs[way].append(cost)
-                results[case] = {way: _median(found) for way, found in costs.items()}
+    for case, (model, name, shape) in CASES.items():
+        inputs = {name: random.integers(0, 256, shape, dtype=np.uint8)}
+        costs: dict[str, list[Cost]] = {way: [] for way in ways}
+        for turn in range(rounds + 1):
+            for way, engine in ways.items():
+                cost = await _measure(engine, model, inputs, calls if turn else 3, pid)
+                if turn:
+                    costs[way].append(cost)
+        results[case] = {way: _median(found) for way, found in costs.items()}
+    if not ways["shared"].by_shared_memory:
+        raise SystemExit("shared memory was not used")
+    for engine in ways.values():
+        await engine.close()
     return results
 
 
@@ -126,6 +92,7 @@ def main() -> None:
     """Start a server, measure, print a table and, when asked, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--page", type=Path, help="also write the table as Markdown")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=12, help="calls of each way a round")
     options = parser.parse_args()
@@ -150,7 +117,9 @@ def main() -> None:
         finally:
             stop_together([process], 10)
             triton.remove_shared_memory(os.getpid())
-    _print(results)
+    print("\n".join(_table(results)))
+    if options.page is not None:
+        options.page.write_text(_page(results, options.rounds, options.calls), encoding="utf-8")
     if options.out is not None:
         plain = {case: {way: _rounded(cost) for way, cost in ways.items()} for case, ways in results.items()}
         options.out.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
@@ -172,14 +141,40 @@ def _rounded(cost: Cost) -> dict[str, float]:
     return {f"{part}_ms": round(getattr(cost, part), 2) for part in ("client", "server", "wall")}
 
 
-def _print(results: dict[str, dict[str, Cost]]) -> None:
-    print("| call | MB | plain gRPC: client + server CPU ms (wall) | shared memory | CPU ratio |")
-    print("|---|---|---|---|---|")
+_HEAD = """# What the hop to Triton costs
+
+Processor time of one call in milliseconds (and its wall time), client plus server with the model itself, when the
+tensor travels in the gRPC message and when it lies in system shared memory. Services choose by themselves
+(`services/common/tensor_passing.py`). Both ways took turns; medians of {rounds} rounds of {calls} calls on two shared,
+busy cores. Written by `make bench-hop PAGE=docs/triton-hop.md`.
+"""
+_FOOT = """
+Shared memory saves {least:.1f} to {most:.1f} ms a megabyte, which is {small:.0%} to {large:.0%} of a call with its
+network: the larger the tensor and the smaller the network, the more. Tensors below half a megabyte stay in messages.
+"""
+
+
+def _page(results: dict[str, dict[str, Cost]], rounds: int, calls: int) -> str:
+    saved, shares = [], []
+    for case, ways in results.items():
+        plain, shared = (cost.client + cost.server for cost in ways.values())
+        saved.append((plain - shared) / (np.prod(CASES[case][2]) / 1e6))
+        shares.append(1 - shared / plain)
+    foot = _FOOT.format(least=min(saved), most=max(saved), small=min(shares), large=max(shares))
+    return "\n".join([_HEAD.format(rounds=rounds, calls=calls), *_table(results), foot])
+
+
+def _table(results: dict[str, dict[str, Cost]]) -> list[str]:
+    rows = [
+        "| call | MB | in the message: client + server (wall) | in shared memory | ratio |",
+        "|---|---|---|---|---|",
+    ]
     for case, ways in results.items():
         size = np.prod(CASES[case][2]) / 1e6
-        cells = [f"{cost.client:.2f} + {cost.server:.2f} ({cost.wall:.1f})" for cost in ways.values()]
+        cells = [f"{cost.client:.2f} + {cost.server:.2f} ({cost.wall:.0f})" for cost in ways.values()]
         plain, shared = (cost.client + cost.server for cost in ways.values())
-        print(f"| {case} | {size:.2f} | {cells[0]} | {cells[1]} | {shared / plain:.2f} |")
+        rows.append(f"| {case} | {size:.2f} | {cells[0]} | {cells[1]} | {shared / plain:.2f} |")
+    return rows
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from tritonclient.utils import InferenceServerException
 from services.common.certificates import Certificates
 from services.common.errors import DeadlineError, UnavailableError
 from services.common.models import ModelRepository
-from services.common.triton_care import ModelCare, tensors_of
+from services.common.shared_tensors import SharedTensors
+from services.common.tensor_passing import TensorPassing
+from services.common.triton_care import ModelCare
 from services.common.triton_failures import failure_of
 
 Array = npt.NDArray[Any]
@@ -72,12 +74,17 @@ class TritonLimits:
     """How much is asked of Triton at once, and for how long.
 
     ``patience_seconds`` is how long a call keeps trying while the server restarts or a model is reloaded.
+    ``shared_regions`` is the number of shared-memory regions, 0 for none; inputs from ``shared_from_bytes``
+    on use them (``docs/triton-hop.md`` has what that saves).
     """
 
     calls_per_model: int = 16
     patience_seconds: float = 5.0
     probe_seconds: float = 5.0
     heal: bool = True
+    shared_regions: int = 4
+    shared_region_bytes: int = 8 << 20
+    shared_from_bytes: int = 1 << 19
 
 
 class TritonEngine:
@@ -99,15 +106,25 @@ class TritonEngine:
         self._client = triton.InferenceServerClient(url=address, channel_args=_CHANNEL_OPTIONS, creds=credentials)
         self._care = ModelCare(self._client, probe_seconds=self._limits.probe_seconds, heal=self._limits.heal)
         self._gates: dict[str, asyncio.Semaphore] = {}
+        shared = None
+        if self._limits.shared_regions:
+            shared = SharedTensors(
+                self._client, regions=self._limits.shared_regions, region_bytes=self._limits.shared_region_bytes
+            )
+        self._passing = TensorPassing(shared, from_bytes=self._limits.shared_from_bytes)
+
+    @property
+    def by_shared_memory(self) -> bool:
+        """Whether large tensors go by shared memory now."""
+        return self._passing.by_shared_memory
 
     async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
         """See InferenceEngine."""
-        tensors = tensors_of(inputs)
         gate = self._gates.setdefault(model, asyncio.Semaphore(self._limits.calls_per_model))
         ends = time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout), gate:
-                return await self._patiently(model, tensors, ends)
+                return await self._passing.run(inputs, lambda tensors: self._patiently(model, tensors, ends))
         except TimeoutError as error:
             raise DeadlineError(f"model {model} did not answer in time") from error
 
@@ -140,6 +157,7 @@ class TritonEngine:
     async def close(self) -> None:
         """See InferenceEngine."""
         await self._care.close()
+        await self._passing.close()
         await self._client.close()
 
 

@@ -175,6 +175,11 @@ class ModelServiceSettings(ServiceSettings):
     triton_heal: bool = Field(
         default=True, description="Unload and load a model that no longer answers, where Triton allows it."
     )
+    triton_shared_regions: int = Field(
+        4,
+        ge=0,
+        description="Regions of 8 MiB of shared memory for large tensors, used where Triton is on this node; 0: none.",
+    )
     engine_threads: int = Field(1, ge=1, description="Threads of each embedded session.")
 
     @model_validator(mode="after")
@@ -210,5 +215,6 @@ class ModelServiceSettings(ServiceSettings):
             patience_seconds=self.triton_patience_seconds,
             probe_seconds=self.triton_probe_seconds,
             heal=self.triton_heal,
+            shared_regions=self.triton_shared_regions,
         )
         return TritonEngine(self.triton_address, certificates=files.read() if files else None, limits=limits)

@@ -68,6 +68,8 @@ _CASES = (
     ),
     _Case("UNAVAILABLE", "", UnavailableError, "cannot be reached", reason="INFERENCE_UNREACHABLE", passing=True),
     _Case("DEADLINE_EXCEEDED", "", DeadlineError, "did not answer in time"),
+    # Triton was restarted and has forgotten what was registered.
+    _Case("", "Unable to find shared memory region", UnavailableError, "lost its inputs", reason="SHARED_MEMORY_LOST"),
     _Case("NOT_FOUND", "", ModelNotDeployedError, "is unknown to the inference server"),
     _Case("INVALID_ARGUMENT", "", BonafideError, "does not take these inputs", reason="MODEL_REFUSED_INPUT"),
     _Case("", "", UnavailableError, "failed", reason="MODEL_FAILED"),
