@@ -58,9 +58,11 @@ def build(settings: GatewaySettings) -> Service:
         settings.call_seconds,
     )
 
+    taking = UploadServicer(uploads, settings.upload_pace(), settings.call_seconds)
+
     def register(server: grpc.aio.Server) -> None:
         analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(servicer, server)
-        upload_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(uploads, settings.call_seconds), server)
+        upload_pb2_grpc.add_UploadServiceServicer_to_server(taking, server)
 
     return Service(
         title="gateway",

@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
@@ -38,16 +39,26 @@ def spool_full() -> ResourceExhaustedError:
     )
 
 
+def hash_mismatch() -> InvalidInputError:
+    """The bytes are not those that were declared."""
+    return InvalidInputError("the bytes do not have the SHA-256 that was declared", reason="HASH_MISMATCH")
+
+
 class Spool:
     """Holds the bytes of one upload.
 
     Up to ``memory_bytes`` stay in memory; a larger upload moves into a temporary file that has no name, so
     nothing is left behind however the process ends. Use as a context manager.
+
+    Args:
+        max_bytes: the most that is taken.
+        memory_bytes: the most that stays in memory.
+        directory: where the file is; the system's for temporary files when None.
     """
 
-    def __init__(self, max_bytes: int, memory_bytes: int) -> None:
+    def __init__(self, max_bytes: int, memory_bytes: int, directory: Path | None = None) -> None:
         self._max_bytes = max_bytes
-        self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by __exit__
+        self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes, dir=str(directory) if directory else None)  # noqa: SIM115 - see __exit__
         self._hash = hashlib.sha256()
         self._size = 0
 
@@ -82,6 +93,15 @@ class Spool:
             self._file.write(chunk)
         self._hash.update(chunk)
         self._size += len(chunk)
+
+    def verify(self, sha256: str) -> None:
+        """Refuse bytes that are not those their sender declared; an empty ``sha256`` declares nothing.
+
+        Raises:
+            InvalidInputError: they are others (reason HASH_MISMATCH).
+        """
+        if sha256 and sha256 != self.sha256:
+            raise hash_mismatch()
 
     def finish(self) -> BinaryIO:
         """The whole upload, to be read from its start.

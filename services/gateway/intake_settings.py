@@ -21,7 +21,7 @@ from services.gateway.uris import AllowList, Target, parse_uri
 class IntakeSettings(ServiceSettings):
     """What uploads in pieces, URIs and batches may use."""
 
-    max_file_bytes: int = Field(512 << 20, ge=1, description="Largest file, bytes.")
+    max_file_bytes: int = Field(2 << 30, ge=1, description="Largest file, bytes.")
     spool_directory: Path | None = Field(
         None,
         description="Directory of files that are kept on disk; shared by replicas, any of them can go on with an"
@@ -68,6 +68,17 @@ class IntakeSettings(ServiceSettings):
             _endpoint(value)
         return value
 
+    def spool(self) -> Path:
+        """The directory of files on disk, made if need be.
+
+        Raises:
+            OSError: it cannot be made, or is somebody else's.
+        """
+        if self.spool_directory is None:
+            return _own_directory()
+        self.spool_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.spool_directory
+
     def upload_store(self) -> UploadStore:
         """The kept uploads, with leftovers of earlier lives swept out."""
         limits = StoreLimits(
@@ -77,7 +88,7 @@ class IntakeSettings(ServiceSettings):
             keep_seconds=self.upload_keep_seconds,
             reserve_bytes=self.spool_reserve_bytes,
         )
-        store = UploadStore((self.spool_directory or _own_directory()) / "uploads", limits)
+        store = UploadStore(self.spool() / "uploads", limits)
         store.sweep()
         return store
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from services.common.callers import current_caller
 from services.common.errors import DeadlineError, UnavailableError
@@ -24,11 +25,15 @@ from services.gateway.upload_pace import UploadPace, keep_pace
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Bytes of one upload, in all and kept in memory, and how fast they must come."""
+    """Bytes of one upload, in all and kept in memory, how fast they must come, and where the others are kept.
+
+    Without a ``directory`` that is the system's for temporary files.
+    """
 
     max_file_bytes: int
     spool_memory_bytes: int
     pace: UploadPace
+    directory: Path | None = None
 
 
 class Reception:
@@ -76,17 +81,19 @@ class Reception:
         Raises:
             ResourceExhaustedError: there is no place, or no room, for this request now.
             InvalidInputError: the request id was used for another request; and what ``Pipeline.run`` raises.
-            BonafideError: what ``Pipeline.run`` raises, and for uploads that are too large, slow or empty.
+            BonafideError: what ``Pipeline.run`` raises, and for uploads that are too large, slow, empty or not
+                those that were declared.
         """
         clock = Clock(timeout)
         with ExitStack() as held:
-            spool = held.enter_context(Spool(self._limits.max_file_bytes, self._limits.spool_memory_bytes))
+            spool = held.enter_context(self._spool())
             storage = held.enter_context(self._admission.storage())
             spool.expect(options.size_bytes)
             with self._admission.door(_applicant(options, clock)):
                 storage.hold(options.size_bytes)
                 yield clock.enter(Stage.RECEIVING)
                 await clock.within(receive(spool, storage, keep_pace(chunks, self._limits.pace)))
+            spool.verify(options.sha256)
             question = await self._question(options, spool)
             self._request_ids.claim(options.request_id, question)
             known = self._answers.find(question) or await self._shared(question, options, clock)
@@ -100,6 +107,10 @@ class Reception:
         async with aclosing(flight.watch()) as events:
             async for event in events:
                 yield event
+
+    def _spool(self) -> Spool:
+        limits = self._limits
+        return Spool(limits.max_file_bytes, limits.spool_memory_bytes, limits.directory)
 
     async def _question(self, options: Options, spool: Spool) -> Question:
         models = await self._models.current()

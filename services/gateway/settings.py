@@ -58,7 +58,7 @@ class GatewaySettings(AccessSettings, IntakeSettings, AdmissionSettings):
 
     def upload_limits(self) -> UploadLimits:
         """What one upload may use."""
-        return UploadLimits(self.max_file_bytes, self.spool_memory_bytes, self.upload_pace())
+        return UploadLimits(self.max_file_bytes, self.spool_memory_bytes, self.upload_pace(), self.spool())
 
     def admission_rules(self, plan: SamplingPlan) -> AdmissionRules:
         """How much may be under way, when clips are sampled like this."""

@@ -15,14 +15,16 @@ from services.common.errors import InvalidInputError
 from services.common.status import remaining_seconds, unary_errors
 from services.gateway.clock import Clock
 from services.gateway.converters import MAX_CHUNK_BYTES
-from services.gateway.uploads import Stretch, Upload, UploadStore
+from services.gateway.upload_pace import UploadPace, keep_pace
+from services.gateway.uploads import Upload, UploadStore
 
 
 class UploadServicer(upload_pb2_grpc.UploadServiceServicer):
     """Takes files in pieces."""
 
-    def __init__(self, uploads: UploadStore, call_seconds: float) -> None:
+    def __init__(self, uploads: UploadStore, pace: UploadPace, call_seconds: float) -> None:
         self._uploads = uploads
+        self._pace = pace
         self._call_seconds = call_seconds
 
     @unary_errors
@@ -73,16 +75,17 @@ class UploadServicer(upload_pb2_grpc.UploadServiceServicer):
             raise InvalidInputError("the first message of a stretch must be its start", reason="START_MISSING")
         caller, start = current_caller().name, first.start
         with await asyncio.to_thread(self._uploads.append, caller, start.upload_id, start.offset) as stretch:
-            await _write(stretch, messages)
+            async for chunk in keep_pace(_chunks(messages), self._pace):
+                await asyncio.to_thread(stretch.write, chunk)
             await asyncio.to_thread(stretch.finish)
         return await asyncio.to_thread(self._uploads.find, caller, start.upload_id)
 
 
-async def _write(stretch: Stretch, messages: AsyncIterator[upload_pb2.SendChunksRequest]) -> None:
+async def _chunks(messages: AsyncIterator[upload_pb2.SendChunksRequest]) -> AsyncIterator[bytes]:
     async for message in messages:
         if message.WhichOneof("payload") != "chunk" or not 0 < len(message.chunk) <= MAX_CHUNK_BYTES:
             raise InvalidInputError("after the start come chunks of 1 byte to 1 MiB", reason="INVALID_CHUNK")
-        await asyncio.to_thread(stretch.write, message.chunk)
+        yield message.chunk
 
 
 def _to_proto(upload: Upload) -> upload_pb2.Upload:

@@ -24,14 +24,13 @@ from typing import BinaryIO, Self
 
 from services.common.errors import (
     AbortedError,
-    InvalidInputError,
     LimitExceededError,
     NotFoundError,
     OutOfRangeError,
     PreconditionError,
     ResourceExhaustedError,
 )
-from services.gateway.ingest import spool_errors, spool_full
+from services.gateway.ingest import hash_mismatch, spool_errors, spool_full
 
 _FILE = re.compile(r"(?P<id>[0-9a-f]{32})-(?P<size>[0-9]{1,20})-(?P<sha256>[0-9a-f]{64}|any)\.(?P<state>part|whole)")
 _HOME = re.compile(r"[0-9a-f]{32}")
@@ -252,7 +251,7 @@ class Stretch:
             return
         if stored.sha256 and _sha256(stored.path) != stored.sha256:
             stored.path.unlink(missing_ok=True)
-            raise InvalidInputError("the bytes do not have the SHA-256 that was declared", reason="HASH_MISMATCH")
+            raise hash_mismatch()
         try:
             stored.path.rename(stored.path.with_suffix(".whole"))
         except FileNotFoundError:  # another stretch has done the same, or it was deleted

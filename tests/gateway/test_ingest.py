@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from services.common.errors import InvalidInputError, LimitExceededError
+from services.common.errors import InvalidInputError, LimitExceededError, ResourceExhaustedError
 from services.gateway.ingest import Spool
 
 
@@ -39,6 +39,25 @@ def test_an_empty_upload_is_an_error() -> None:
     with Spool(max_bytes=150, memory_bytes=10) as spool, pytest.raises(InvalidInputError) as refused:
         spool.finish()
     assert refused.value.reason == "EMPTY_INPUT"
+
+
+def test_bytes_that_are_not_those_declared_are_refused() -> None:
+    with Spool(max_bytes=150, memory_bytes=10) as spool:
+        spool.write(b"abc")
+        spool.verify("")
+        spool.verify(hashlib.sha256(b"abc").hexdigest())
+        with pytest.raises(InvalidInputError) as refused:
+            spool.verify(hashlib.sha256(b"abd").hexdigest())
+    assert refused.value.reason == "HASH_MISMATCH"
+
+
+def test_a_full_disk_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full takes nothing, as a full disk does."""
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b", buffering=0))  # noqa: SIM115, PTH123
+    with Spool(max_bytes=1000, memory_bytes=10) as spool, pytest.raises(ResourceExhaustedError) as refused:
+        spool.write(bytes(100))
+    assert refused.value.reason == "SPOOL_FULL"
+    assert refused.value.retry_after_seconds
 
 
 def test_a_large_upload_leaves_no_file_behind(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

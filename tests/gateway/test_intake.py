@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,32 @@ async def test_uris_are_off_unless_the_operator_lists_them(stack: Stack) -> None
             assert refused == (grpc.StatusCode.PERMISSION_DENIED, "URI_NOT_ALLOWED")
 
 
+async def test_a_declared_hash_is_held_against_the_bytes(stack: Stack) -> None:
+    right = hashlib.sha256(CLIP).hexdigest()
+    async with stack:
+        assert (await stack.analyze(_plain(CLIP, sha256=right)))[-1].analysis.media.sha256 == right
+        refused = await reason_of(stack.analyze(_plain(CLIP, sha256="ab" * 32)))
+        assert refused == (grpc.StatusCode.INVALID_ARGUMENT, "HASH_MISMATCH")
+
+
+async def test_a_stretch_that_trickles_is_ended_and_what_came_is_kept(tmp_path: Path) -> None:
+    make_model(tmp_path / "models")
+
+    async def trickling(upload_id: str) -> AsyncIterator[upload_pb2.SendChunksRequest]:
+        for message in stretch(upload_id, 0, CLIP[:PIECE]):
+            yield message
+        await asyncio.sleep(60)
+
+    async with Stack(tmp_path / "models", spool_directory=tmp_path / "spool", upload_idle_seconds=0.2) as stack:
+        stub = uploads(stack)
+        created = await stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=len(CLIP)), timeout=10)
+        upload_id = created.upload.upload_id
+        refused = await reason_of(stub.SendChunks(trickling(upload_id), timeout=30))
+        kept = await stub.GetUpload(upload_pb2.GetUploadRequest(upload_id=upload_id))
+    assert refused == (grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_TOO_SLOW")
+    assert kept.upload.received_bytes == PIECE
+
+
 async def test_a_batch_answers_each_item_by_itself(stack: Stack) -> None:
     async with stack:
         whole = await sent(stack)
@@ -188,8 +215,8 @@ def _by_id(upload_id: str) -> analysis_pb2.AnalyzeRequest:
     return analysis_pb2.AnalyzeRequest(options=analysis_pb2.AnalyzeOptions(upload_id=upload_id))
 
 
-def _plain(data: bytes) -> Iterator[analysis_pb2.AnalyzeRequest]:
-    yield analysis_pb2.AnalyzeRequest(options=analysis_pb2.AnalyzeOptions())
+def _plain(data: bytes, **options: Any) -> Iterator[analysis_pb2.AnalyzeRequest]:
+    yield analysis_pb2.AnalyzeRequest(options=analysis_pb2.AnalyzeOptions(**options))
     yield analysis_pb2.AnalyzeRequest(chunk=data)
 
 
