@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,6 +26,9 @@ from services.common.errors import BonafideError
 from services.common.evidence import Branch
 from services.common.models import ModelRepository
 from services.common.settings import EngineChoice
+
+if TYPE_CHECKING:  # a client needs none of it
+    from deploy.local.identities import Identities
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="run the whole stack in the foreground until Ctrl-C")
     up.add_argument("--port", type=int, default=int(DEFAULT_ADDRESS.rpartition(":")[2]), help="the gateway's port")
     up.add_argument("--engine", type=EngineChoice, choices=list(EngineChoice), default=EngineChoice.AUTO)
+    up.add_argument("--mtls", action="store_true", help="mutual TLS on every hop, with certificates made for this run")
     up.set_defaults(command=_up)
 
     analyze = commands.add_parser("analyze", parents=[server], help="analyse clips")
@@ -233,8 +237,9 @@ def _up(options: argparse.Namespace) -> int:
 
     with stop_signals_raise():
         try:
-            with Stack(StackOptions(gateway_port=options.port, engine=options.engine), say) as stack:
-                say(f"up: bonafide analyze FILE (Ctrl-C stops, engine {stack.engine})")
+            plan = StackOptions(gateway_port=options.port, engine=options.engine, secure=options.mtls)
+            with Stack(plan, say) as stack:
+                say(f"up: bonafide analyze {_shown(stack.identities)}FILE (Ctrl-C stops, engine {stack.engine})")
                 while True:
                     for line in stack.tend():
                         say(line)
@@ -245,6 +250,17 @@ def _up(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             say("stopped")
             return EXIT_DONE
+
+
+def _shown(identities: Identities | None) -> str:
+    """The options with which a client finds its way into a stack under mutual TLS."""
+    if identities is None:
+        return ""
+    own = identities.credentials()
+    return (
+        f"--ca {own.root_certificates} --cert {own.certificate} --key {own.private_key}"
+        f" --server-name {own.server_name} "
+    )
 
 
 def _complain(text: str) -> None:

@@ -7,6 +7,7 @@ the services only read files.
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import os
 from pathlib import Path
 
@@ -53,15 +54,23 @@ class Authority:
         """The authority's own certificate."""
         return self._certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, name: str, directory: Path, *, life: dt.timedelta = LIFE, spiffe: str = "") -> CertificateFiles:
+    def issue(
+        self, name: str, directory: Path, *, life: dt.timedelta = LIFE, spiffe: str = "", loopback: bool = False
+    ) -> CertificateFiles:
         """Write NAME.pem, NAME.key and authorities.pem for one process; what is there is replaced at once.
 
-        A negative ``life`` gives a certificate that has expired. ``spiffe`` replaces the id that the name has.
+        A negative ``life`` gives a certificate that has expired. ``spiffe`` replaces the id that the name has;
+        ``loopback`` adds 127.0.0.1, for servers whose clients look for an address.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         begin = min(now, now + life) - _BACKDATED
-        names = [x509.UniformResourceIdentifier(spiffe or spiffe_id(name)), x509.DNSName(server_name(name))]
+        names: list[x509.GeneralName] = [
+            x509.UniformResourceIdentifier(spiffe or spiffe_id(name)),
+            x509.DNSName(server_name(name)),
+        ]
+        if loopback:
+            names.append(x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")))
         certificate = (
             self._builder(x509.Name([]), key.public_key(), begin, now + life)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)

@@ -17,6 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import triton
+from deploy.local.identities import Identities
 from deploy.local.processes import ManagedProcess, free_ports, port_is_free, stop_together
 from deploy.local.supervision import Supervisor
 from deploy.topology import COMPONENTS, TRITON, Component, wiring
@@ -47,11 +48,13 @@ class StackOptions:
     ``gateway_port`` 0 picks a free one. ``start_seconds`` bounds the whole start; a service that answers
     but is not ready ``patience_seconds`` after everything it depends on is taken as refusing to serve.
     ``environment`` is added to every process, and ``own_environment`` to the process of that name, where it wins
-    over what the stack itself would set. ``gateways`` run side by side; the others are named gateway-2 and so on.
+    over what the stack itself would set. ``secure`` puts mutual TLS on every hop, with certificates under
+    ``run_directory``. ``gateways`` run side by side; the others are named gateway-2 and so on.
     """
 
     gateway_port: int = 0
     gateways: int = 1
+    secure: bool = False
     engine: EngineChoice = EngineChoice.AUTO
     repository: Path = ROOT / "model_repository"
     run_directory: Path = ROOT / ".run"
@@ -76,7 +79,9 @@ class Stack:
         self._processes: dict[str, ManagedProcess] = {}
         self._supervisor = Supervisor(self._processes, self._tidy)
         self._began = 0.0
+        self._probes: dict[str, str] = {}
         self.addresses: dict[str, str] = {}
+        self.identities: Identities | None = None
         self.engine = EngineChoice.EMBEDDED
 
     def __enter__(self) -> Self:
@@ -137,7 +142,12 @@ class Stack:
         return None
 
     def tend(self) -> list[str]:
-        """Start again what has ended, after a pause; answers a line for each change. Call it often, from one thread."""
+        """Start again what has ended, after a pause, and renew certificates; answers a line for each start or end.
+
+        Call it often, from one thread.
+        """
+        if self.identities is not None:
+            self.identities.renew_if_due()
         return self._supervisor.tend()
 
     def _tidy(self, name: str) -> None:
@@ -150,11 +160,14 @@ class Stack:
 
     def _launch(self) -> None:
         gateways = self._gateways()
-        triton_port, metrics_port, *ports = free_ports(2 + len(MODEL_SERVICES) + len(gateways))
         names = [*MODEL_SERVICES, *gateways]
-        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
+        triton_port, metrics_port, *ports = free_ports(2 + len(names) * 2)
+        self._probes = {name: f"127.0.0.1:{ports.pop()}" for name in names} if self._options.secure else {}
+        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=False)}
         if self._options.gateway_port:
             self.addresses[GATEWAY] = f"127.0.0.1:{self._options.gateway_port}"
+        if self._options.secure:
+            self.identities = Identities(self._options.run_directory / "certificates", COMPONENTS)
         self.engine = self._launch_triton(triton_port, metrics_port)
         for component in COMPONENTS:
             for name in gateways if component.name == GATEWAY else [component.name]:
@@ -182,6 +195,7 @@ class Stack:
             grpc_port=grpc_port,
             metrics_port=metrics_port,
             shared_memory_prefix=triton.shared_memory_prefix(os.getpid()),
+            tls=self.identities.files(TRITON) if self.identities else None,
         )
         self._launch_process(TRITON, plan.command(), plan.environment())
         self.addresses |= {TRITON: f"127.0.0.1:{grpc_port}", "triton-metrics": f"127.0.0.1:{metrics_port}"}
@@ -191,6 +205,9 @@ class Stack:
         models = PurePosixPath(self._options.repository)
         environment = wiring(component, self.addresses.__getitem__, self.addresses[name], models, self.engine)
         environment[f"{component.prefix}DRAIN_NOTICE_SECONDS"] = "0"  # the stack stops callers before those they call
+        if self.identities is not None:
+            environment |= self.identities.environment(component)
+            environment[f"{component.prefix}HEALTH_LISTEN"] = self._probes[name]
         self._launch_process(name, [sys.executable, "-P", "-m", f"services.{component.name}"], environment)
 
     def _launch_process(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
@@ -202,7 +219,7 @@ class Stack:
         """Wait for SERVING; everything that ``name`` depends on is ready already."""
         process = self._processes[name]
         answered_since: float | None = None
-        with grpc.insecure_channel(self._probe_address(name), options=_CHANNEL_OPTIONS) as channel:
+        with self._probe_channel(name) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while True:
                 status = _health(stub)
@@ -216,11 +233,17 @@ class Stack:
         seconds = time.monotonic() - self._began
         self._say(f"{name:8} ready on {self.addresses[name]} after {seconds:.1f} s")
 
+    def _probe_channel(self, name: str) -> grpc.Channel:
+        if name == TRITON and self.identities is not None:  # it has no port for probes
+            credentials = self.identities.channel_credentials()
+            return grpc.secure_channel(self.addresses[name], credentials, options=_CHANNEL_OPTIONS)
+        return grpc.insecure_channel(self._probe_address(name), options=_CHANNEL_OPTIONS)
+
     def _probe_address(self, name: str) -> str:
         """Where health is asked in plain text: the port for probes where a process has one."""
         own = self._options.own_environment.get(name, {})
         probes = (value for variable, value in own.items() if variable.endswith("_HEALTH_LISTEN"))
-        return next(probes, self.addresses[name])
+        return next(probes, self._probes.get(name, self.addresses[name]))
 
     def _raise_if_hopeless(self, process: ManagedProcess, answered_since: float | None, now: float) -> None:
         if process.exit_code is not None:

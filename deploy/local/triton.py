@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.common.certificates import CertificateFiles
 from services.common.errors import BonafideError
 from services.common.models import ModelRepository
 
@@ -67,6 +68,7 @@ class TritonPlan:
     grpc_port: int
     metrics_port: int
     shared_memory_prefix: str
+    tls: CertificateFiles | None = None
 
     def command(self) -> list[str]:
         """The server's command line."""
@@ -80,11 +82,24 @@ class TritonPlan:
             "--allow-http=false",
             "--grpc-address=127.0.0.1",
             f"--grpc-port={self.grpc_port}",
+            *self._tls(),
             "--metrics-address=127.0.0.1",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
             "--allow-cpu-metrics=false",
             "--exit-timeout-secs=5",
+        ]
+
+    def _tls(self) -> list[str]:
+        """Mutual TLS; the server reads the files when it starts and never again."""
+        if self.tls is None:
+            return []
+        return [
+            "--grpc-use-ssl=true",
+            "--grpc-use-ssl-mutual=true",
+            f"--grpc-server-cert={self.tls.chain}",
+            f"--grpc-server-key={self.tls.key}",
+            f"--grpc-root-cert={self.tls.authorities}",
         ]
 
     def environment(self) -> dict[str, str]:
