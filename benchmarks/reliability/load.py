@@ -31,6 +31,7 @@ from bonafide.v1 import analysis_pb2
 METHOD = "/bonafide.v1.AnalysisService/Analyze"
 CHUNK_BYTES = 128 * 1024
 CHANNELS = 4
+RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 PRIORITY_FIELD = analysis_pb2.AnalyzeOptions.DESCRIPTOR.fields_by_name.get("priority")
 
 
@@ -39,10 +40,10 @@ class LoadPlan:
     """One load.
 
     ``targets`` are HOST:PORT of gateways; ``rate`` is in requests a second on average, spaced as a Poisson
-    process or evenly; ``attempts`` is how often a request is sent in all while the answer is UNAVAILABLE, with the
-    same id and bytes, as the client does. ``count`` 0 means as many as fit into ``seconds``. With
-    ``most_outstanding`` above 0 a request waits for one to end when so many are under way; ``began`` is then when it
-    really left. ``stop_after`` seconds, when above 0, no further request leaves.
+    process or evenly; ``attempts`` is how often a request is sent in all while the answer says that trying again may
+    help, with the same id and bytes and no sooner than the server asks, as the client does. ``count`` 0 means as many as fit into
+    ``seconds``. With ``most_outstanding`` above 0 a request waits for one to end when so many are under way; ``began``
+    is then when it really left. After ``stop_after`` seconds, when above 0, no further request leaves.
     """
 
     targets: Sequence[str]
@@ -168,8 +169,8 @@ class LoadGenerator:
         while True:
             attempt += 1
             last, error = await self._attempt(call, request, ends - time.monotonic())
-            again = error is not None and error.code() is grpc.StatusCode.UNAVAILABLE
-            pause = 0.2 * 2**attempt
+            again = error is not None and error.code() in RETRIED
+            pause = max(0.2 * 2**attempt, _pushback_seconds(error))
             if not again or attempt >= self._plan.attempts or time.monotonic() + pause > ends:
                 return Reply(request, time.monotonic() - self._began - request.leaves, last, error)
             await asyncio.sleep(pause * self._random.uniform(0.5, 1))
@@ -187,6 +188,13 @@ class LoadGenerator:
         except grpc.RpcError as error:
             return last, error
         return last, None
+
+
+def _pushback_seconds(error: grpc.RpcError | None) -> float:
+    """How long the server asks to wait before another attempt; 0 when it says nothing."""
+    trailers = error.trailing_metadata() if error is not None else None
+    asked = dict(trailers or ()).get("grpc-retry-pushback-ms", "0")
+    return float(asked) / 1000
 
 
 async def _connected(channel: grpc.aio.Channel) -> None:

@@ -24,7 +24,7 @@ from benchmarks.reliability import sandbox, watch
 from benchmarks.reliability.arena import Arena, ArenaOptions
 from benchmarks.reliability.report import publish, publish_details, write_page
 from benchmarks.reliability.watch import Holding
-from deploy.local.stack import ROOT
+from deploy.local.stack import GATEWAY, ROOT
 
 DIRECTORY = ROOT / ".run" / "reliability" / "soak"
 PRIORITIES = ("interactive", "batch", "interactive", "backfill")
@@ -46,13 +46,19 @@ def main() -> None:
     before = watch.shared_memory_files("bonafide-")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        with Arena(ArenaOptions(directory=DIRECTORY, gateways=1, links=False)) as arena:
+        with Arena(_options()) as arena:
             figures, details = _soak(arena, options.count, options.turns, progress)
         figures["leaked_shm"] += len(watch.shared_memory_files("bonafide-") - before)
     publish("soak", figures)
     publish_details("soak", details)
     write_page()
     print(json.dumps(figures))
+
+
+def _options() -> ArenaOptions:
+    # What is remembered on purpose is bounded; with small bounds it is full before the system counts as warm.
+    memory = {"BONAFIDE_GATEWAY_ANSWERS_BYTES": str(1 << 20), "BONAFIDE_GATEWAY_REQUEST_IDS": "500"}
+    return ArenaOptions(directory=DIRECTORY, gateways=1, links=False, own_environment={GATEWAY: memory})
 
 
 def _soak(arena: Arena, count: int, turns: Path | None, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
