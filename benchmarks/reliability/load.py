@@ -41,9 +41,9 @@ class LoadPlan:
 
     ``targets`` are HOST:PORT of gateways; ``rate`` is in requests a second on average, spaced as a Poisson
     process or evenly; ``attempts`` is how often a request is sent in all while the answer says that trying again may
-    help, with the same id and bytes and no sooner than the server asks, as the client does. ``count`` 0 means as many as fit into
-    ``seconds``. With ``most_outstanding`` above 0 a request waits for one to end when so many are under way; ``began``
-    is then when it really left. After ``stop_after`` seconds, when above 0, no further request leaves.
+    help, with the same id and bytes and no sooner than the server asks, as the client does. ``count`` 0 means as
+    many as fit into ``seconds``. With ``most_outstanding`` above 0 a request waits for one to end when so many are
+    under way; ``began`` is then when it really left. After ``stop_after`` seconds, when above 0, none leaves.
     """
 
     targets: Sequence[str]
@@ -192,9 +192,8 @@ class LoadGenerator:
 
 def _pushback_seconds(error: grpc.RpcError | None) -> float:
     """How long the server asks to wait before another attempt; 0 when it says nothing."""
-    trailers = error.trailing_metadata() if error is not None else None
-    asked = dict(trailers or ()).get("grpc-retry-pushback-ms", "0")
-    return float(asked) / 1000
+    trailers: Any = error.trailing_metadata() if error is not None else ()
+    return max((float(value) / 1000 for key, value in trailers or () if key == "grpc-retry-pushback-ms"), default=0.0)
 
 
 async def _connected(channel: grpc.aio.Channel) -> None:

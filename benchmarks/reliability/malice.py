@@ -27,9 +27,9 @@ from deploy.local.stack import GATEWAY, ROOT
 
 DIRECTORY = ROOT / ".run" / "reliability"
 MAX_FILE_BYTES = 64 << 20
-SETTLE_SECONDS = 20.0
-MEMORY_TOLERANCE = 64 << 20
-"""Growth of the gateway's resident memory that counts as back at the baseline: freed memory is kept for reuse."""
+SETTLE_SECONDS = 10.0
+MEMORY_TOLERANCE = 32 << 20
+"""Growth of the gateway's resident memory that counts as back at the baseline."""
 PATHS = ("../../etc/passwd", "/etc/shadow", "C:\\boot.ini", "file:///etc/passwd", "|id", "$(id)", "a\x00.mp4", "con")
 CHUNK = 128 << 10
 Attack = Callable[[str], str]
@@ -159,21 +159,29 @@ def main() -> None:
 
 
 def attack(arena: Arena, trial: Trial) -> dict[str, Any]:
-    """One attack: how it ended, what the gateway holds more afterwards, and whether it still answers right."""
+    """One attack, twice: how it ended, what the gateway holds more for it, and whether it still answers right."""
     pid = arena.stack.pids[GATEWAY]
     arena.in_turn()
     before = watch.holding(pid)
+    trial.attack(arena.targets[0])
+    arena.in_turn()
+    first = _settled(pid, before)
     ending = trial.attack(arena.targets[0])
     right = all(finding.ending is Ending.RIGHT for finding in arena.findings(arena.in_turn()))
-    after = _settled(pid, before)
+    second = _settled(pid, first)
     return {
         "attack": trial.name,
         "answer": ending,
-        "rss_growth_mb": round(max(after.resident_bytes - before.resident_bytes, 0) / 1e6, 1),
-        "fds_growth": max(after.descriptors - before.descriptors, 0),
-        "back_at_baseline": _is_back(after, before) and arena.stack.pids[GATEWAY] == pid,
+        "kept_mb": _more(first, before),
+        "growth_mb": _more(second, first),
+        "growth_fds": max(second.descriptors - first.descriptors, 0),
+        "back_at_baseline": _is_back(second, first) and arena.stack.pids[GATEWAY] == pid,
         "others_right": right,
     }
+
+
+def _more(now: Holding, before: Holding) -> float:
+    return round(max(now.resident_bytes - before.resident_bytes, 0) / 1e6, 1)
 
 
 def _settled(pid: int, before: Holding) -> Holding:
