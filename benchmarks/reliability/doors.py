@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from google.protobuf.message import DecodeError
 
@@ -37,6 +38,7 @@ class Doors:
         self._rules = Rules()
         self._reasons = reasons
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(1))  # a pool that grows would look like a leak
 
     def enter(self, given: Input) -> str:
         """Take one input; the reason of its refusal, or "accepted".

@@ -177,16 +177,24 @@ class LoadGenerator:
 
     async def _attempt(self, call: Any, request: Request, timeout: float) -> tuple[bytes, grpc.RpcError | None]:  # noqa: ANN401
         last = b""
+        answered = asyncio.Event()
 
         async def messages() -> AsyncIterator[bytes]:
-            for message in request.messages:
+            # The file follows once the server has said something: a refusal that comes while grpc.aio still writes
+            # is lost in the client, which then makes up an INTERNAL of its own.
+            yield request.messages[0]
+            await answered.wait()
+            for message in request.messages[1:]:
                 yield message
 
         try:
             async for event in call(messages(), timeout=max(timeout, 0.001), metadata=self._plan.metadata or None):
                 last = event
+                answered.set()
         except grpc.RpcError as error:
             return last, error
+        finally:
+            answered.set()
         return last, None
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 import grpc
 
@@ -26,7 +27,9 @@ from services.gateway.reception import Reception
 from services.gateway.sources import Sources
 
 ANSWER_MARGIN_SECONDS = 0.5
-"""Kept of a batch's deadline to say of each item that it was not reached."""
+"""Kept of the caller's deadline to say what became of the call, which is lost when the deadline passes first."""
+MARGIN_SHARE = 0.1
+"""Of a short deadline no more than this share is kept."""
 
 
 class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
@@ -53,7 +56,7 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         context: grpc.aio.ServicerContext[analysis_pb2.AnalyzeRequest, analysis_pb2.AnalyzeResponse],
     ) -> AsyncIterator[analysis_pb2.AnalyzeResponse]:
         """See the contract."""
-        timeout = remaining_seconds(context, default=self._call_seconds)
+        timeout = self._timeout(context)
         messages = aiter(request_iterator)
         opening = opening_from_proto(await anext(messages, None))
         chunks = chunks_from_proto(messages)
@@ -71,7 +74,7 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         context: grpc.aio.ServicerContext[analysis_pb2.AnalyzeUriRequest, analysis_pb2.AnalyzeUriResponse],
     ) -> AsyncIterator[analysis_pb2.AnalyzeUriResponse]:
         """See the contract."""
-        timeout = remaining_seconds(context, default=self._call_seconds)
+        timeout = self._timeout(context)
         chunks = self._sources.chunks(uri=request.uri)
         events = self._reception.analyze(options_from_proto(request.options), chunks, timeout=timeout)
         async with aclosing(events):
@@ -85,7 +88,7 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         context: grpc.aio.ServicerContext[analysis_pb2.BatchAnalyzeRequest, analysis_pb2.BatchAnalyzeResponse],
     ) -> AsyncIterator[analysis_pb2.BatchAnalyzeResponse]:
         """See the contract."""
-        timeout = remaining_seconds(context, default=self._call_seconds, margin=ANSWER_MARGIN_SECONDS)
+        timeout = self._timeout(context)
         items = [
             Item(
                 options_from_proto(item.options, lane=Priority.BATCH),
@@ -109,6 +112,11 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         """See the contract."""
         cards = await asyncio.to_thread(self._cards)
         return analysis_pb2.ListModelsResponse(models=[card_to_proto(card) for card in cards])
+
+    def _timeout(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
+        """Seconds that a call may take, so that its answer still arrives within the caller's deadline."""
+        left = remaining_seconds(context, default=self._call_seconds)
+        return left - min(ANSWER_MARGIN_SECONDS, MARGIN_SHARE * left)
 
     def _cards(self) -> list[ModelCard]:
         return [self._repository.card(name) for name in self._repository.names()]

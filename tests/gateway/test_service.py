@@ -13,6 +13,7 @@ from typing import Any, Self
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 
 from bonafide.v1 import (
     analysis_pb2,
@@ -298,6 +299,18 @@ async def test_a_slow_branch_is_timed_out_within_the_callers_deadline(stack: Sta
         analysis = (await stack.analyze(upload(), timeout=8.0))[-1].analysis
     assert [report.outcome for report in analysis.branches[:3]] == [evidence_pb2.OUTCOME_TIMED_OUT] * 3
     assert analysis.branches[3].HasField("score")
+
+
+async def test_an_upload_that_stalls_is_told_so_before_the_caller_gives_up(stack: Stack) -> None:
+    async def stalled() -> AsyncIterator[analysis_pb2.AnalyzeRequest]:
+        yield next(upload())
+        await asyncio.sleep(60)
+
+    async with stack:
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await stack.analyze(stalled(), timeout=3.0)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert rpc_status.from_call(late.value) is not None  # the server's own status, not one that gRPC made here
 
 
 async def test_models_are_listed_from_their_cards(stack: Stack) -> None:
