@@ -181,6 +181,9 @@ $(CHECKOV)/.checkov: requirements/checkov.txt
 bench-hop: setup models ## cost of tensors to Triton by message and by shared memory; PAGE=FILE for Markdown
 	@$(PY) -m benchmarks.triton_hop $(if $(OUT),--out "$(OUT)") $(if $(PAGE),--page "$(PAGE)")
 
+bench-upload: setup ## cost of uploads in chunks of several sizes; PAGE=FILE for Markdown
+	@$(PY) -m benchmarks.upload $(if $(PAGE),--page "$(PAGE)")
+
 # --- training ---------------------------------------------------------------------------------------
 
 train: train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion ## every model, in order

@@ -29,7 +29,7 @@ from bonafide.messages import (
     resumable,
     stretch,
 )
-from bonafide.uploads import Clip, LocalClip, Sent, Upload, Uploaded, Uri, read_ahead
+from bonafide.uploads import CHUNK_BYTES, Clip, LocalClip, Sent, Upload, Uploaded, Uri, read_ahead
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, upload_pb2, upload_pb2_grpc
 
 _LOST_STATUS = "Internal error from Core"
@@ -48,9 +48,11 @@ class AsyncClient:
         *,
         credentials: Credentials | None = None,
         retries: RetryPolicy | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._target = Target.of(address, credentials or Credentials())
         self._retries = retries or RetryPolicy()
+        self._chunk_bytes = chunk_bytes
         secret = self._target.credentials.channel_credentials()
         if secret is None:
             self._channel = grpc.aio.insecure_channel(self._target.address, self._target.options())
@@ -99,7 +101,7 @@ class AsyncClient:
     ) -> AsyncIterator[Event | Analysis]:
         """See ``Client.events``. Close it (``contextlib.aclosing``) when leaving it early."""
         attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent) as upload:
+        with Upload(clip, on_sent, self._chunk_bytes) as upload:
             first = options_message(options, upload)
             while True:
                 try:
@@ -118,7 +120,7 @@ class AsyncClient:
     ) -> Uploaded:
         """See ``Client.upload``."""
         attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent) as upload:
+        with Upload(clip, on_sent, self._chunk_bytes) as upload:
             state = (await self._call(self._uploads.CreateUpload, new_upload(upload), attempts)).upload
             while not state.complete:
                 before = state.received_bytes

@@ -35,7 +35,7 @@ from bonafide.messages import (
     resumable,
     stretch,
 )
-from bonafide.uploads import Clip, LocalClip, Sent, Upload, Uploaded, Uri
+from bonafide.uploads import CHUNK_BYTES, Clip, LocalClip, Sent, Upload, Uploaded, Uri
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, upload_pb2, upload_pb2_grpc
 
 __all__ = [
@@ -76,6 +76,7 @@ class Client:
             say they are healthy.
         credentials: TLS, API key and token; plain text to this machine when None.
         retries: how often and how patiently calls are tried.
+        chunk_bytes: bytes a message of an upload, up to 1 MiB; ``docs/upload.md`` has what sizes cost.
 
     Raises:
         ValueError: the address is of another machine and there is no TLS.
@@ -87,9 +88,11 @@ class Client:
         *,
         credentials: Credentials | None = None,
         retries: RetryPolicy | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._target = Target.of(address, credentials or Credentials())
         self._retries = retries or RetryPolicy()
+        self._chunk_bytes = chunk_bytes
         secret = self._target.credentials.channel_credentials()
         if secret is None:
             self._channel = grpc.insecure_channel(self._target.address, self._target.options())
@@ -156,7 +159,7 @@ class Client:
         A try that fails after its first events is begun anew, and those events come again.
         """
         attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent) as upload:
+        with Upload(clip, on_sent, self._chunk_bytes) as upload:
             first = options_message(options, upload)
             while True:
                 try:
@@ -181,7 +184,7 @@ class Client:
             ClientError: as for ``analyze``.
         """
         attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent) as upload:
+        with Upload(clip, on_sent, self._chunk_bytes) as upload:
             state = self._call(self._uploads.CreateUpload, new_upload(upload), attempts).upload
             while not state.complete:
                 before = state.received_bytes

@@ -29,7 +29,7 @@ _SERVICE_CONFIG = {
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who the caller is and whom it trusts.
+    """Who the caller is (by key, token or certificate) and whom it trusts.
 
     Attributes:
         api_key: key that the gateway knows the hash of; empty for none.
@@ -50,6 +50,10 @@ class Credentials:
     private_key: Path | None = None
     server_name: str = ""
     allow_plain_text: bool = False
+
+    def __post_init__(self) -> None:
+        if self.api_key and self.token:
+            raise ValueError("show an API key or a token, not both: a server cannot know which is meant")
 
     @property
     def encrypted(self) -> bool:

@@ -39,8 +39,8 @@ Clip = LocalClip | Uploaded | Uri
 Sent = Callable[[int, int], None]
 """Called with the bytes handed to the connection so far, and those of the whole (0 when unknown)."""
 
-CHUNK_BYTES = 128 * 1024
-"""Bytes a message of an upload; measured in ``benchmarks/upload.py``."""
+CHUNK_BYTES = 256 * 1024
+"""Bytes a message of an upload, chosen by measurement (``docs/upload.md``)."""
 
 Item = TypeVar("Item")
 _READ_AHEAD_CHUNKS = 8

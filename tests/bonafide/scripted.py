@@ -91,7 +91,7 @@ class ScriptedGateway(analysis_pb2_grpc.AnalysisServiceServicer):
             await asyncio.sleep(self.pause)
             assert call.options is not None
             yield analysis_pb2.AnalyzeResponse(analysis=answer(call.options.request_id))
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or the stream of requests broke off
             self.cancelled.set()
             raise
 

@@ -20,7 +20,7 @@ from bonafide.v1 import analysis_pb2
 from tests.bonafide.scripted import ScriptedGateway, info, retry_info, serving, status
 
 QUICK = RetryPolicy(attempts=4, first_pause_seconds=0.01, longest_pause_seconds=0.02)
-CLIP = bytes(range(256)) * 2000  # four chunks
+CLIP = bytes(range(256)) * 4000  # four chunks
 DOWN = status(grpc.StatusCode.UNAVAILABLE, "not now", info("BRANCHES_UNAVAILABLE"))
 
 
@@ -290,11 +290,13 @@ async def test_an_answer_from_the_future_is_a_typed_error(analyze: Any) -> None:
 async def test_keys_and_tokens_go_with_every_try(analyze: Any) -> None:
     tokens = iter(["old", "new"])
     gateway = ScriptedGateway([DOWN])
-    credentials = Credentials(api_key="the-key", token=lambda: next(tokens))
     async with serving(gateway) as address:
-        await analyze(address, CLIP, client={"credentials": credentials})
-    assert [call.metadata["authorization"] for call in gateway.calls] == ["Bearer old", "Bearer new"]
-    assert [call.metadata["x-api-key"] for call in gateway.calls] == ["the-key", "the-key"]
+        await analyze(address, CLIP, client={"credentials": Credentials(token=lambda: next(tokens))})
+        await analyze(address, CLIP, client={"credentials": Credentials(api_key="the-key")})
+    shown = [(call.metadata.get("authorization"), call.metadata.get("x-api-key")) for call in gateway.calls]
+    assert shown == [("Bearer old", None), ("Bearer new", None), (None, "the-key")]
+    with pytest.raises(ValueError, match="not both"):
+        Credentials(api_key="k", token="t")
 
 
 @both

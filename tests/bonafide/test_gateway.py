@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import bonafide.client
-from bonafide import AsyncClient, Client
-from bonafide.errors import BadInputError
+from bonafide import AsyncClient, Client, ClientError, Credentials, Uploaded, Uri
+from bonafide.errors import AccessDeniedError, BadInputError, NotFoundError
 from services.common.evidence import Branch, Verdict
+from services.gateway.api_keys import new_key
+from services.gateway.quotas import Quota
 from tests import media_factory as media
 from tests.common.test_models import make_model
 from tests.gateway.test_service import CLIP, LIMIT, Stack
@@ -22,7 +25,7 @@ from tests.gateway.test_service import CLIP, LIMIT, Stack
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
     make_model(tmp_path / "models")
-    return Stack(tmp_path / "models")
+    return Stack(tmp_path / "models", spool_directory=tmp_path / "spool")
 
 
 async def test_the_example_of_the_docstring_runs(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +63,46 @@ async def test_a_refusal_in_the_middle_of_an_upload_is_heard_by_both(stack: Stac
         with Client(stack.address) as connection, pytest.raises(BadInputError) as other:
             await asyncio.to_thread(connection.analyze, too_much, timeout=30)
     assert one.value.reason == other.value.reason == "FILE_TOO_LARGE"
+
+
+async def test_uploads_batches_and_uris(stack: Stack) -> None:
+    async with stack:
+        assert await stack.is_serving()
+        async with AsyncClient(stack.address) as client:
+            uploaded = await client.upload(CLIP, timeout=30)
+            analysis = await client.analyze(uploaded, timeout=30)
+            items = [uploaded, Uploaded("0" * 32), Uri("https://not.allowed.test/clip.mp4")]
+            results = {result.index: result async for result in client.batch(items, timeout=30)}
+            await client.delete_upload(uploaded)
+            with pytest.raises(ClientError) as gone:
+                await client.analyze(uploaded, timeout=30)
+        with Client(stack.address) as connection:
+            other = await asyncio.to_thread(connection.upload, CLIP, timeout=30)
+            again = await asyncio.to_thread(connection.analyze, other, timeout=30)
+    assert analysis.media.sha256 == again.media.sha256 == hashlib.sha256(CLIP).hexdigest()
+    assert results[0].analysis is not None
+    assert results[0].analysis.verdict is analysis.verdict
+    assert isinstance(results[1].error, NotFoundError)
+    assert isinstance(results[2].error, ClientError)
+    assert isinstance(gone.value, NotFoundError)
+
+
+async def test_a_key_of_the_gateway_opens_it_and_no_key_does_not(tmp_path: Path) -> None:
+    text, key = new_key("me", Quota())
+    keys = tmp_path / "keys"
+    keys.write_text(key.line() + "\n")
+    make_model(tmp_path / "models")
+    async with Stack(tmp_path / "models", spool_directory=tmp_path / "spool", api_keys=keys) as stack:
+        assert await stack.is_serving()
+        async with AsyncClient(stack.address, credentials=Credentials(api_key=text)) as client:
+            assert (await client.analyze(CLIP, timeout=30)).request_id
+        for wrong in ("", "bf_wrong"):
+            async with AsyncClient(stack.address, credentials=Credentials(api_key=wrong)) as client:
+                with pytest.raises(AccessDeniedError) as denied:
+                    await client.analyze(CLIP * 200, timeout=30)
+                assert denied.value.code == "UNAUTHENTICATED"
+                with pytest.raises(AccessDeniedError):
+                    await client.models()
 
 
 async def test_the_command_line_in_a_process_of_its_own(stack: Stack, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from bonafide import AsyncClient, Client, RetryPolicy, Uploaded, Uri, errors
 from tests.bonafide.scripted import ScriptedGateway, ScriptedUploads, info, serving, status
 
 QUICK = RetryPolicy(attempts=3, first_pause_seconds=0.01, longest_pause_seconds=0.02)
-FILE = bytes(range(256)) * 8000  # sixteen chunks
+FILE = bytes(range(256)) * 16000  # sixteen chunks
 DOWN = status(grpc.StatusCode.UNAVAILABLE, "not now", info("UNAVAILABLE"))
 
 
