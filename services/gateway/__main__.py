@@ -41,9 +41,10 @@ def build(settings: GatewaySettings) -> Service:
     fusing = FusionClient(fusion, settings.fusion_hedge_seconds)
     pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), fusing, settings.allowances())
     repository = ModelRepository(settings.model_repository)
+    admission = Admission(settings.admission_rules(plan))
     reception = Reception(
         pipeline,
-        Admission(settings.admission_rules(plan)),
+        admission,
         settings.open_answers(),
         settings.open_request_ids(),
         ModelFingerprint(repository, settings.readiness_interval_seconds),
@@ -58,7 +59,7 @@ def build(settings: GatewaySettings) -> Service:
         settings.call_seconds,
     )
 
-    taking = UploadServicer(uploads, settings.upload_pace(), settings.call_seconds)
+    taking = UploadServicer(uploads, admission, settings.upload_pace(), settings.call_seconds)
 
     def register(server: grpc.aio.Server) -> None:
         analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(servicer, server)

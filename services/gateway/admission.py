@@ -120,18 +120,23 @@ class Admission:
             ResourceExhaustedError: there is none (UPLOADS_FULL, CALLER_SHARE_FULL), the lane's queue is full
                 (QUEUE_FULL), or it is too long for the caller's deadline (DEADLINE_UNMEETABLE).
         """
-        try:
-            self._check_uploads(applicant)
+        with self._counting():
+            self._check_uploads(applicant.caller)
             self._check_queue(applicant)
-        except ResourceExhaustedError as error:
-            self._refused[error.reason] += 1
-            raise
-        self._receiving[applicant.caller] += 1
-        try:
+        with self._receives(applicant.caller):
             yield
-        finally:
-            self._receiving[applicant.caller] -= 1
-            self._receiving += Counter()  # forgets callers without any
+
+    @contextmanager
+    def sending(self, caller: str) -> Iterator[None]:
+        """Hold a place to upload within the block, of a file that is not to be analysed yet.
+
+        Raises:
+            ResourceExhaustedError: there is none (UPLOADS_FULL, CALLER_SHARE_FULL).
+        """
+        with self._counting():
+            self._check_uploads(caller)
+        with self._receives(caller):
+            yield
 
     def storage(self) -> Storage:
         """Room for one upload's bytes; a context manager that gives it back."""
@@ -163,6 +168,23 @@ class Admission:
             self._throughput.note(self._now() - began)
             self._end_turn()
 
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except ResourceExhaustedError as error:
+            self._refused[error.reason] += 1
+            raise
+
+    @contextmanager
+    def _receives(self, caller: str) -> Iterator[None]:
+        self._receiving[caller] += 1
+        try:
+            yield
+        finally:
+            self._receiving[caller] -= 1
+            self._receiving += Counter()  # forgets callers without any
+
     def _give_up(self, waiter: Waiter, error: BaseException) -> None:
         self._room.leave(waiter)
         if isinstance(error, ResourceExhaustedError):
@@ -183,10 +205,10 @@ class Admission:
                 waiter.called.set_result(None)
                 self._analyzing += 1
 
-    def _check_uploads(self, applicant: Applicant) -> None:
+    def _check_uploads(self, caller: str) -> None:
         if self._receiving.total() >= self._rules.uploads:
             raise self._refusal("as many uploads are coming in as may", reason="UPLOADS_FULL")
-        if self._receiving[applicant.caller] >= self._share(self._rules.uploads, applicant.caller):
+        if self._receiving[caller] >= self._share(self._rules.uploads, caller):
             raise self._refusal("this caller's share of uploads is used", reason="CALLER_SHARE_FULL")
 
     def _check_queue(self, applicant: Applicant) -> None:

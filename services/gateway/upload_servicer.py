@@ -13,6 +13,7 @@ from bonafide.v1 import upload_pb2, upload_pb2_grpc
 from services.common.callers import current_caller
 from services.common.errors import InvalidInputError
 from services.common.status import remaining_seconds, unary_errors
+from services.gateway.admission import Admission
 from services.gateway.clock import Clock
 from services.gateway.converters import MAX_CHUNK_BYTES
 from services.gateway.upload_pace import UploadPace, keep_pace
@@ -22,8 +23,9 @@ from services.gateway.uploads import Upload, UploadStore
 class UploadServicer(upload_pb2_grpc.UploadServiceServicer):
     """Takes files in pieces."""
 
-    def __init__(self, uploads: UploadStore, pace: UploadPace, call_seconds: float) -> None:
+    def __init__(self, uploads: UploadStore, admission: Admission, pace: UploadPace, call_seconds: float) -> None:
         self._uploads = uploads
+        self._admission = admission
         self._pace = pace
         self._call_seconds = call_seconds
 
@@ -56,7 +58,8 @@ class UploadServicer(upload_pb2_grpc.UploadServiceServicer):
     ) -> upload_pb2.SendChunksResponse:
         """See the contract."""
         clock = Clock(remaining_seconds(context, default=self._call_seconds))
-        upload = await clock.within(self._append(aiter(request_iterator)))
+        with self._admission.sending(current_caller().name):
+            upload = await clock.within(self._append(aiter(request_iterator)))
         return upload_pb2.SendChunksResponse(upload=_to_proto(upload))
 
     @unary_errors

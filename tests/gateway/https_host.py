@@ -21,6 +21,17 @@ class Host:
     names: list[str | None] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    holds: bool = False
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[None]:
+        """Within the block connections stay open after the answer; ``left`` is set when the caller closes one."""
+        self.holds = True
+        try:
+            yield
+        finally:
+            self.holds = False
 
     @asynccontextmanager
     async def listening(self, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[None]:
@@ -44,8 +55,9 @@ class Host:
             if answer:
                 writer.write(answer)
                 await writer.drain()
-            else:
+            if not answer or self.holds:
                 await reader.read()  # silence, until the caller has had enough
+                self.left.set()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:

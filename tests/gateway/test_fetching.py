@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -186,6 +187,15 @@ async def test_what_a_host_answers_is_typed(authority: Authority, host: Host) ->
     with pytest.raises(BonafideError) as busy:
         await fetching.get("/busy")
     assert busy.value.retry_after_seconds == 7
+
+
+async def test_a_fetch_that_is_left_early_closes_its_connection(authority: Authority, host: Host) -> None:
+    host.answers["/"] = ok(b"x" * 1000, length=100_000)
+    async with host.holding():
+        chunks = Fetching(authority, host).fetcher.fetch(f"https://clips.bonafide:{host.port}/")
+        assert await anext(chunks) == b"x" * 1000
+        await chunks.aclose()
+        await asyncio.wait_for(host.left.wait(), 5)
 
 
 async def test_a_name_that_does_not_resolve_is_unreachable(authority: Authority, host: Host) -> None:

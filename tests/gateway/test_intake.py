@@ -35,6 +35,16 @@ def uploads(stack: Stack) -> Any:
     return upload_pb2_grpc.UploadServiceStub(stack.channel)
 
 
+async def arrived(stub: Any, upload_id: str, wanted: int) -> bool:
+    """Wait until so many bytes have arrived."""
+    for _ in range(500):
+        answer = await stub.GetUpload(upload_pb2.GetUploadRequest(upload_id=upload_id), timeout=10)
+        if answer.upload.received_bytes == wanted:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
 async def sent(stack: Stack, data: bytes = CLIP, sha256: str = "") -> str:
     """A whole upload of the stack; its id."""
     stub = uploads(stack)
@@ -70,19 +80,13 @@ async def test_a_dropped_connection_costs_only_what_was_on_its_way(stack: Stack)
         upload_id = created.upload.upload_id
         assert created.upload.expire_time.seconds
         call = stub.SendChunks(breaking(upload_id), timeout=30)
-        received = 0
-        for _ in range(200):
-            received = (await stub.GetUpload(upload_pb2.GetUploadRequest(upload_id=upload_id))).upload.received_bytes
-            if received == half:
-                break
-            await asyncio.sleep(0.02)
+        assert await arrived(stub, upload_id, half)
         call.cancel()
-        assert received == half
         assert await reason_of(stack.analyze(iter([_by_id(upload_id)]))) == (
             grpc.StatusCode.FAILED_PRECONDITION,
             "UPLOAD_INCOMPLETE",
         )
-        last = await stub.SendChunks(stretch(upload_id, received, CLIP[received:]), timeout=10)
+        last = await stub.SendChunks(stretch(upload_id, half, CLIP[half:]), timeout=10)
         assert last.upload.complete
         analysis = await analysed(stack, upload_id=upload_id, request_id="again")
         plain = (await stack.analyze(_plain(CLIP)))[-1].analysis
@@ -158,6 +162,30 @@ async def test_a_stretch_that_trickles_is_ended_and_what_came_is_kept(tmp_path: 
         kept = await stub.GetUpload(upload_pb2.GetUploadRequest(upload_id=upload_id))
     assert refused == (grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_TOO_SLOW")
     assert kept.upload.received_bytes == PIECE
+
+
+async def test_pieces_take_places_of_uploads_too(tmp_path: Path) -> None:
+    make_model(tmp_path / "models")
+    let_go = asyncio.Event()
+
+    async def waiting(upload_id: str) -> AsyncIterator[upload_pb2.SendChunksRequest]:
+        for message in stretch(upload_id, 0, b"x"):
+            yield message
+        await let_go.wait()
+
+    async with Stack(tmp_path / "models", spool_directory=tmp_path / "spool", uploads=1) as stack:
+        stub = uploads(stack)
+        upload_id = (await stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=9), timeout=10)).upload.upload_id
+        call = stub.SendChunks(waiting(upload_id), timeout=30)
+        assert await arrived(stub, upload_id, 1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.SendChunks(stretch(upload_id, 1, b"x"), timeout=10)
+        assert await reason_of(stack.analyze(_plain(CLIP))) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_FULL")
+        let_go.set()
+        assert (await call).upload.received_bytes == 1
+        assert (await stack.analyze(_plain(CLIP)))[-1].HasField("analysis")
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details_of(refused.value).retry_after_seconds
 
 
 async def test_a_batch_answers_each_item_by_itself(stack: Stack) -> None:
