@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from services.common.errors import DeadlineError, ResourceExhaustedError
 from services.gateway.analysis import Priority
-from services.gateway.budget import Budget, Storage
+from services.gateway.budget import Budget, Reservation, Storage
 from services.gateway.throughput import Throughput
 from services.gateway.waiting_room import LaneRule, Waiter, WaitingRoom
 
@@ -32,8 +32,9 @@ class AdmissionRules:
     """How much may be under way.
 
     ``analysis_bytes`` is what the largest analysis may hold in memory, ``upload_memory_bytes`` what one
-    upload does. ``memory_bytes`` bounds them all together: a quarter is for uploads, and of analyses no more
-    run than fit into the rest. ``spool_bytes`` bounds what uploads hold in memory and on disk.
+    upload does. ``memory_bytes`` bounds them all together: a quarter is for uploads, the rest for analyses,
+    of which one begins only when the largest would fit. ``spool_bytes`` bounds what uploads hold in memory
+    and on disk.
     """
 
     analyses: int
@@ -43,16 +44,6 @@ class AdmissionRules:
     upload_memory_bytes: int
     memory_bytes: int
     spool_bytes: int
-
-    @property
-    def upload_budget(self) -> int:
-        """Memory for all uploads, bytes."""
-        return self.memory_bytes // UPLOAD_PART
-
-    @property
-    def slots(self) -> int:
-        """Analyses at one time that fit into memory; always one, or a small budget would stop everything."""
-        return max(min(self.analyses, (self.memory_bytes - self.upload_budget) // self.analysis_bytes), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +80,11 @@ class Admission:
         self._rules = rules
         self._now = now
         self._room = WaitingRoom(rules.lanes)
-        self._throughput = Throughput(rules.slots)
+        self._throughput = Throughput()
         self._receiving: Counter[str] = Counter()
         self._seen: dict[str, float] = {}
-        self._upload_memory = Budget(rules.upload_budget)
+        self._upload_memory = Budget(rules.memory_bytes // UPLOAD_PART)
+        self._analysis_memory = Budget(rules.memory_bytes - self._upload_memory.limit)
         self._spool = Budget(rules.spool_bytes)
         self._analyzing = 0
         self._refused: Counter[str] = Counter()
@@ -107,7 +99,7 @@ class Admission:
             analyzing=self._analyzing,
             waiting={priority: self._room.waiting(priority) for priority in self._rules.lanes},
             oldest_seconds={name: now - begun if begun is not None else 0.0 for name, begun in since.items()},
-            memory_bytes=self._upload_memory.held + self._analyzing * self._rules.analysis_bytes,
+            memory_bytes=self._upload_memory.held + self._analysis_memory.held,
             spool_bytes=self._spool.held,
             refused=dict(self._refused),
         )
@@ -143,14 +135,19 @@ class Admission:
         return Storage(self._upload_memory, self._spool, self._rules.upload_memory_bytes)
 
     @asynccontextmanager
-    async def turn(self, applicant: Applicant) -> AsyncIterator[None]:
+    async def turn(self, applicant: Applicant) -> AsyncIterator[Callable[[int], None]]:
         """Wait for a turn and hold it within the block.
+
+        Yields:
+            Takes the bytes that the analysis really holds, once that is known, and lets others use the rest.
 
         Raises:
             ResourceExhaustedError: the wait has become too long to be welcome (reason OVERLOADED).
             DeadlineError: the caller's time was used up.
         """
-        waiter = Waiter(applicant.caller, applicant.priority, self._now(), asyncio.get_running_loop().create_future())
+        called = asyncio.get_running_loop().create_future()
+        memory = self._analysis_memory.reservation()
+        waiter = Waiter(applicant.caller, applicant.priority, self._now(), called, memory)
         self._room.join(waiter)
         self._call()
         try:
@@ -163,10 +160,10 @@ class Admission:
             raise
         began = self._now()
         try:
-            yield
+            yield lambda size: self._resize(memory, size)
         finally:
             self._throughput.note(self._now() - began)
-            self._end_turn()
+            self._end_turn(memory)
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
@@ -190,20 +187,28 @@ class Admission:
         if isinstance(error, ResourceExhaustedError):
             self._refused[error.reason] += 1
         elif waiter.called.done() and not waiter.called.cancelled() and waiter.called.exception() is None:
-            self._end_turn()  # called at the very moment when it stopped waiting
+            self._end_turn(waiter.memory)  # called at the very moment when it stopped waiting
 
-    def _end_turn(self) -> None:
+    def _end_turn(self, memory: Reservation) -> None:
         self._analyzing -= 1
+        self._resize(memory, 0)
+
+    def _resize(self, memory: Reservation, size: int) -> None:
+        memory.set_to(size)
         self._call()
 
     def _call(self) -> None:
         """Call as many as may run."""
-        while self._analyzing < self._rules.slots and (
-            waiter := self._room.next(self._now(), self._throughput.typical_seconds)
-        ):
+        while self._may_run() and (waiter := self._room.next(self._now(), self._throughput.typical_seconds)):
             if not waiter.called.done():
                 waiter.called.set_result(None)
+                waiter.memory.set_to(self._rules.analysis_bytes)
                 self._analyzing += 1
+
+    def _may_run(self) -> bool:
+        """Whether another analysis fits; one always does, or a small budget would stop everything."""
+        fits = self._analysis_memory.held + self._rules.analysis_bytes <= self._analysis_memory.limit
+        return self._analyzing < self._rules.analyses and (fits or not self._analyzing)
 
     def _check_uploads(self, caller: str) -> None:
         if self._receiving.total() >= self._rules.uploads:
@@ -213,9 +218,9 @@ class Admission:
 
     def _check_queue(self, applicant: Applicant) -> None:
         priority, caller = applicant.priority, applicant.caller
-        free = self._analyzing < self._rules.slots and not self._room
+        free = self._may_run() and not self._room
         turns = 0.0 if free else self._room.turns_before(priority) + 1
-        wait = self._throughput.wait_seconds(turns)
+        wait = self._throughput.wait_seconds(turns, self._analyzing)
         places = self._places(priority)
         if self._room.waiting(priority) >= places:
             raise self._refusal("as many requests are waiting as may", reason="QUEUE_FULL", wait=wait)
@@ -229,7 +234,7 @@ class Admission:
     def _places(self, priority: Priority) -> int:
         """Places of a lane: in overload no more than will be called within a welcome wait."""
         if self._room.overloaded(priority, self._now(), self._throughput.typical_seconds):
-            return max(self._rules.slots // 2, 1)
+            return max(self._rules.analyses // 2, 1)
         return self._rules.lanes[priority].places
 
     def _share(self, places: int, caller: str) -> int:

@@ -14,9 +14,6 @@ from services.gateway.breaker import BreakerRule
 from services.gateway.upload_pace import UploadPace
 from services.gateway.waiting_room import LaneRule
 
-COPIES_OF_A_CLIP = 3
-"""Decoded pictures exist as arrays, as a message, and as that message's bytes."""
-
 
 class AdmissionSettings(BaseSettings):
     """Bounds on what the gateway does at one time."""
@@ -56,7 +53,7 @@ class AdmissionSettings(BaseSettings):
         0.5, gt=0, description="Fusion is asked a second time when it has not answered for this long, seconds."
     )
 
-    def rules(self, largest_clip_bytes: int, upload_memory_bytes: int) -> AdmissionRules:
+    def rules(self, analysis_bytes: int, upload_memory_bytes: int) -> AdmissionRules:
         """How much may be under way."""
         return AdmissionRules(
             analyses=self.analyses or len(os.sched_getaffinity(0)),
@@ -66,7 +63,7 @@ class AdmissionSettings(BaseSettings):
                 Priority.BATCH: LaneRule(self.weight_batch, self.waiting_batch),
                 Priority.BACKFILL: LaneRule(self.weight_backfill, self.waiting_backfill),
             },
-            analysis_bytes=COPIES_OF_A_CLIP * largest_clip_bytes,
+            analysis_bytes=analysis_bytes,
             upload_memory_bytes=upload_memory_bytes,
             memory_bytes=self.memory_bytes,
             spool_bytes=self.spool_bytes,

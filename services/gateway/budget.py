@@ -39,10 +39,14 @@ class Reservation:
         self._held += more
         return True
 
+    def set_to(self, size: int) -> None:
+        """Hold exactly ``size`` bytes, whether they fit or not."""
+        self._budget.held += size - self._held
+        self._held = size
+
     def release(self) -> None:
         """Give everything back."""
-        self._budget.held -= self._held
-        self._held = 0
+        self.set_to(0)
 
 
 class Storage:

@@ -34,6 +34,12 @@ class DecodedClip:
     audio: AudioTrack | None
     info: MediaInfo
 
+    @property
+    def size_bytes(self) -> int:
+        """What its pictures and its sound hold in memory."""
+        pictures = sum(frame.pixels.nbytes for frame in (*self.survey, *self.dense))
+        return pictures + (self.audio.samples.nbytes if self.audio is not None else 0)
+
 
 def never() -> bool:
     """Nobody cancels."""

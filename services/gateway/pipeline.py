@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -80,13 +80,16 @@ class Pipeline:
         self._fusion = fusion
         self._allowances = allowances
 
-    async def run(self, options: Options, spool: Spool, clock: Clock) -> AsyncGenerator[Event, None]:
+    async def run(
+        self, options: Options, spool: Spool, clock: Clock, decoded: Callable[[int], None]
+    ) -> AsyncGenerator[Event, None]:
         """Analyse one upload.
 
         Args:
             options: what the caller wants.
             spool: the whole file; closed as soon as it is decoded, and in any case.
             clock: the caller's deadline.
+            decoded: told how many bytes the decoded clip has.
 
         Yields:
             Progress, each ledger line as it lands, and last the Analysis.
@@ -99,6 +102,7 @@ class Pipeline:
         with spool:
             yield clock.enter(Stage.DECODING)
             clip = await clock.within(self._decoder.decode(spool.finish()))
+            decoded(clip.size_bytes)
             media = replace(clip.info, size_bytes=spool.size_bytes, sha256=spool.sha256)
 
         yield clock.enter(Stage.ANALYZING)

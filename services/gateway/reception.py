@@ -22,6 +22,9 @@ from services.gateway.pipeline import Pipeline
 from services.gateway.served_models import ModelFingerprint
 from services.gateway.upload_pace import UploadPace, keep_pace
 
+COPIES_OF_A_CLIP = 3
+"""Decoded pictures exist as arrays, as a message, and as that message's bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
@@ -137,14 +140,13 @@ class Reception:
         self, question: Question, options: Options, spool: Spool, clock: Clock
     ) -> AsyncGenerator[Event, None]:
         yield clock.enter(Stage.QUEUED)
-        async with (
-            self._admission.turn(_applicant(options, clock)),
-            aclosing(self._pipeline.run(options, spool, clock)) as events,
-        ):
-            async for event in events:
-                if isinstance(event, Analysis):
-                    self._answers.keep(question, event)
-                yield event
+        async with self._admission.turn(_applicant(options, clock)) as holds:
+            events = self._pipeline.run(options, spool, clock, lambda size: holds(COPIES_OF_A_CLIP * size))
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Analysis):
+                        self._answers.keep(question, event)
+                    yield event
 
 
 def _applicant(options: Options, clock: Clock) -> Applicant:

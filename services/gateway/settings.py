@@ -13,7 +13,7 @@ from services.gateway.admission_settings import AdmissionSettings
 from services.gateway.intake_settings import IntakeSettings
 from services.gateway.limits import DecodeLimits
 from services.gateway.pipeline import Allowances
-from services.gateway.reception import UploadLimits
+from services.gateway.reception import COPIES_OF_A_CLIP, UploadLimits
 from services.gateway.sampling import SamplingPlan
 
 
@@ -62,4 +62,5 @@ class GatewaySettings(AccessSettings, IntakeSettings, AdmissionSettings):
 
     def admission_rules(self, plan: SamplingPlan) -> AdmissionRules:
         """How much may be under way, when clips are sampled like this."""
-        return self.rules(plan.most_bytes(self.max_duration_seconds), self.spool_memory_bytes)
+        largest = COPIES_OF_A_CLIP * plan.most_bytes(self.max_duration_seconds)
+        return self.rules(largest, self.spool_memory_bytes)

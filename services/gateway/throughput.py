@@ -7,14 +7,9 @@ NEWEST_SHARE = 0.1
 
 
 class Throughput:
-    """The length of an analysis, as a moving average over those that ended.
+    """The length of an analysis, as a moving average over those that ended."""
 
-    Args:
-        slots: analyses that run at the same time.
-    """
-
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self) -> None:
         self.typical_seconds = 0.0
 
     def note(self, seconds: float) -> None:
@@ -23,6 +18,6 @@ class Throughput:
             self.typical_seconds = seconds
         self.typical_seconds += NEWEST_SHARE * (seconds - self.typical_seconds)
 
-    def wait_seconds(self, turns: float) -> float:
-        """Expected time until so many more analyses have begun; 0 while nothing is known."""
-        return turns * self.typical_seconds / self._slots
+    def wait_seconds(self, turns: float, running: int) -> float:
+        """Expected time until so many more analyses have begun, with some running; 0 while nothing is known."""
+        return turns * self.typical_seconds / max(running, 1)

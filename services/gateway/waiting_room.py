@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from services.common.errors import ResourceExhaustedError
 from services.gateway.analysis import Priority
+from services.gateway.budget import Reservation
 from services.gateway.fairness import TurnTaking
 
 STANDING_TURNS = 3.0
@@ -35,12 +36,16 @@ class LaneRule:
 
 @dataclass(eq=False, frozen=True, slots=True)
 class Waiter:
-    """Someone who waits since then; ``called`` is done when the turn comes, or fails when it will not."""
+    """Someone who waits since then.
+
+    ``called`` is done when the turn comes, or fails when it will not; ``memory`` is what the turn then holds.
+    """
 
     caller: str
     priority: Priority
     since: float
     called: asyncio.Future[None]
+    memory: Reservation
 
 
 @dataclass(slots=True)

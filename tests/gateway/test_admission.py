@@ -117,6 +117,25 @@ async def test_a_small_memory_lets_fewer_run_but_always_one() -> None:
         assert await house.empty()
 
 
+async def test_what_a_small_clip_does_not_need_is_for_others() -> None:
+    admission = House(replace(RULES, memory_bytes=200)).admission  # 150 for analyses of at most 100
+    began = asyncio.Event()
+
+    async def second() -> None:
+        async with admission.turn(applicant()):
+            began.set()
+
+    async with admission.turn(applicant()) as holds:
+        task = asyncio.create_task(second())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not began.is_set()
+        holds(50)
+        await asyncio.wait_for(began.wait(), 10)
+        await task
+    assert admission.state.memory_bytes == 0
+
+
 async def test_uploads_have_places_of_their_own() -> None:
     house = House()
     with ExitStack() as held:
