@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -111,6 +112,7 @@ class Stack:
         self._repository = repository
         self._exits = AsyncExitStack()
         self.address: str
+        self.address = ""
         self.channel: grpc.aio.Channel
         self.stub: Any
 
@@ -138,6 +140,7 @@ class Stack:
         )
         await self._exits.enter_async_context(serving(build(settings), settings))
         self.address = settings.listen
+        self.address = settings.listen
         self.channel = open_channel(settings.listen, max_message_bytes=1 << 26)
         await asyncio.wait_for(self.channel.channel_ready(), 10)
         self.stub = analysis_pb2_grpc.AnalysisServiceStub(self.channel)
@@ -151,9 +154,16 @@ class Stack:
         return [event async for event in self.stub.Analyze(messages, timeout=timeout)]
 
     async def refusal(self, messages: Any, timeout: float | None = 30.0) -> tuple[grpc.StatusCode, str]:
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await self.analyze(messages, timeout)
-        return refused.value.code(), error_reason(refused.value)
+        """How an upload is refused. Asked by the blocking client: the other fails in itself ("Internal error from
+        Core") when it is about to send as the refusal arrives."""
+
+        def ask() -> tuple[grpc.StatusCode, str]:
+            with grpc.insecure_channel(self.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+                with pytest.raises(grpc.RpcError) as refused:
+                    list(analysis_pb2_grpc.AnalysisServiceStub(channel).Analyze(messages, timeout=timeout))
+                return refused.value.code(), error_reason(refused.value)
+
+        return await asyncio.to_thread(ask)
 
     async def is_serving(self) -> bool:
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
@@ -232,13 +242,15 @@ async def test_only_the_branches_named_are_run(stack: Stack) -> None:
 
 
 async def test_too_many_bytes_are_refused_while_they_stream(stack: Stack) -> None:
-    async def unfinished() -> AsyncIterator[analysis_pb2.AnalyzeRequest]:
-        for message in upload(bytes(LIMIT + 1)):
-            yield message
-        await asyncio.Event().wait()  # the upload goes on, for all the gateway knows
+    over = threading.Event()
+
+    def unfinished() -> Iterator[analysis_pb2.AnalyzeRequest]:
+        yield from upload(bytes(LIMIT + 1))
+        over.wait(60)  # the upload goes on, for all the gateway knows
 
     async with stack:
         refusal = await stack.refusal(unfinished())
+        over.set()
         declared = await stack.refusal(upload(size_bytes=LIMIT + 1))
     assert refusal == declared == (grpc.StatusCode.FAILED_PRECONDITION, "FILE_TOO_LARGE")
 
