@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 
 from services.common import health
-from services.common.errors import BonafideError
 from services.common.status import abort
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,7 +40,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _enter(self, context: Context) -> None:
         try:
             await self._admit(context)
-        except BonafideError as error:
+        except Exception as error:  # noqa: BLE001 - nothing unexpected leaves by this door either
             await abort(context, error)
 
 

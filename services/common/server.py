@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,8 +35,12 @@ from services.common.validation import Rules, RulesInterceptor
 EXIT_REFUSED = 78
 """Exit code of a process whose settings must not run (EX_CONFIG of sysexits.h)."""
 
+EXIT_HURRIED = 1
+"""Exit code of a process that a second signal ended before it was done with its stop."""
+
 HEALTH_SERVICE = str(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
 _CLOSE_SECONDS = 5.0
+_HURRY_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[None]]
@@ -90,7 +95,10 @@ class ServiceProcess:
         loop = asyncio.get_running_loop()
 
         def told() -> None:
-            (hurry if stop.is_set() else stop).set()
+            if stop.is_set():
+                loop.call_later(_HURRY_SECONDS, os._exit, EXIT_HURRIED)  # whatever hangs by then
+                hurry.set()
+            stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told)

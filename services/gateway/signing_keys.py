@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPMessage, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -146,7 +146,7 @@ class SigningKeys:
     async def _fetch(self) -> None:
         try:
             self._keys = parse_key_set(await asyncio.to_thread(self._read))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException, RecursionError) as error:
             _log.warning("the keys that sign tokens cannot be fetched: %s", type(error).__name__)
         else:
             self._fetched = self._clock()

@@ -149,6 +149,23 @@ async def test_a_flood_of_pings_is_cut_off_and_others_do_not_notice() -> None:
         await fusion_pb2_grpc.FusionServiceStub(channel).Fuse(fusion_pb2.FuseRequest(), timeout=5)
 
 
+async def test_connections_beyond_the_limit_are_closed_and_the_others_stay() -> None:
+    async with (
+        serving(max_connections=3) as running,
+        open_channel(running.address, max_message_bytes=1 << 20) as channel,
+    ):
+        await asyncio.wait_for(channel.channel_ready(), 10)
+        host, _, port = running.address.rpartition(":")
+        opened = [await asyncio.open_connection(host, int(port)) for _ in range(6)]
+        closed = [asyncio.create_task(reader.read()) for reader, _ in opened]
+        await asyncio.wait(closed, timeout=3)
+        assert sum(task.done() for task in closed) >= 3
+        await fusion_pb2_grpc.FusionServiceStub(channel).Fuse(fusion_pb2.FuseRequest(), timeout=5)
+        for _, writer in opened:
+            writer.close()
+        await asyncio.gather(*closed, return_exceptions=True)
+
+
 async def test_oversized_metadata_is_refused_and_calls_beyond_the_streams_of_a_connection_wait() -> None:
     async with (
         serving(max_streams=4) as running,

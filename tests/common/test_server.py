@@ -1,7 +1,6 @@
 """A real server on loopback: readiness that means it, errors as typed statuses, a drain that ends calls."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,58 +11,25 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
-from services.common.channels import open_channel
-from services.common.errors import BonafideError, DeadlineError, InvalidInputError, UnavailableError
+from services.common.channels import ServiceChannel, open_channel
+from services.common.errors import BonafideError, DeadlineError, UnavailableError
 from services.common.health import LIVENESS
 from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
-from services.common.server import Service, ServiceProcess, models_ready
-from services.common.settings import ServiceSettings
-from services.common.status import error_reason, from_rpc_error, remaining_seconds, unary_errors
+from services.common.server import models_ready
+from services.common.status import error_reason, from_rpc_error
+from tests.common.serving import NAME, Running, always_ready, serving
 from tests.common.test_models import make_model
-
-NAME = "bonafide.v1.FusionService"
-
-
-class Fusion(fusion_pb2_grpc.FusionServiceServicer):
-    """Answers by policy name: fails, waits, or tells the deadline it was given."""
-
-    @unary_errors
-    async def Fuse(self, request: fusion_pb2.FuseRequest, context: Any) -> fusion_pb2.FuseResponse:  # noqa: N802
-        if request.policy == "invalid":
-            raise InvalidInputError("no such thing", reason="BAD_THING")
-        if request.policy == "crash":
-            raise ValueError("/secret/path")
-        if request.policy == "slow":
-            await asyncio.sleep(0.3)
-        return fusion_pb2.FuseResponse(probability=remaining_seconds(context, default=5.0, margin=0.1))
 
 
 @asynccontextmanager
-async def serving(ready: Any, drain_seconds: float = 2.0) -> AsyncIterator[grpc.aio.Channel]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    service = Service(
-        "fusion", [NAME], lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(Fusion(), server), ready
-    )
-    settings = ServiceSettings(
-        listen=address, readiness_interval_seconds=0.05, drain_seconds=drain_seconds, drain_notice_seconds=0
-    )
-    stop = asyncio.Event()
-    task = asyncio.create_task(ServiceProcess(service, settings).serve(stop))
-    async with open_channel(address, max_message_bytes=1 << 20) as channel:
+async def connected(ready: Any = always_ready, **settings: Any) -> AsyncIterator[tuple[Running, ServiceChannel]]:
+    async with (
+        serving(ready, **settings) as running,
+        open_channel(running.address, max_message_bytes=1 << 20) as channel,
+    ):
         await asyncio.wait_for(channel.channel_ready(), 5)
-        channel.stop_server = stop  # type: ignore[attr-defined]
-        try:
-            yield channel
-        finally:
-            stop.set()
-            await asyncio.wait_for(task, 10)
-
-
-async def always_ready() -> None:
-    return
+        yield running, channel
 
 
 async def wait_for_status(channel: grpc.aio.Channel, service: str, wanted: int) -> bool:
@@ -81,7 +47,7 @@ async def test_tampering_with_a_served_model_takes_readiness_away_but_not_livene
     engine = EmbeddedEngine(ModelRepository(tmp_path))
     ready = models_ready(ModelRepository(tmp_path), engine, required=["m"])
     serving_status, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-    async with serving(ready) as channel:
+    async with connected(ready) as (_, channel):
         assert await wait_for_status(channel, NAME, serving_status)
         assert await wait_for_status(channel, "", serving_status)
         file.write_bytes(b"Weights")
@@ -92,7 +58,7 @@ async def test_tampering_with_a_served_model_takes_readiness_away_but_not_livene
 
 
 async def test_errors_are_typed_and_the_unexpected_stays_private() -> None:
-    async with serving(always_ready) as channel:
+    async with connected() as (_, channel):
         stub = fusion_pb2_grpc.FusionServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as invalid:
             await stub.Fuse(fusion_pb2.FuseRequest(policy="invalid"), timeout=5)
@@ -106,7 +72,7 @@ async def test_errors_are_typed_and_the_unexpected_stays_private() -> None:
 
 
 async def test_deadline_reaches_the_server_and_is_kept() -> None:
-    async with serving(always_ready) as channel:
+    async with connected() as (_, channel):
         stub = fusion_pb2_grpc.FusionServiceStub(channel)
         given = await stub.Fuse(fusion_pb2.FuseRequest(), timeout=2)
         assert 0 < given.probability < 2
@@ -118,13 +84,25 @@ async def test_deadline_reaches_the_server_and_is_kept() -> None:
 
 
 async def test_call_in_flight_survives_the_drain_and_later_ones_are_refused() -> None:
-    async with serving(always_ready) as channel:
+    async with connected() as (running, channel):
         stub = fusion_pb2_grpc.FusionServiceStub(channel)
         in_flight = stub.Fuse(fusion_pb2.FuseRequest(policy="slow"), timeout=5)
         await asyncio.sleep(0.1)
-        channel.stop_server.set()  # type: ignore[attr-defined]
+        running.stop.set()
         assert (await in_flight).probability > 0
         await asyncio.sleep(0.3)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.Fuse(fusion_pb2.FuseRequest(), timeout=2)
         assert isinstance(from_rpc_error(refused.value, "fusion"), UnavailableError | DeadlineError)
+
+
+async def test_an_unexpected_error_at_the_door_stays_private_too() -> None:
+    async def admit(_: Any) -> None:
+        raise ValueError("/secret/path")
+
+    async with connected(admit=(admit,)) as (running, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await fusion_pb2_grpc.FusionServiceStub(channel).Fuse(fusion_pb2.FuseRequest(), timeout=5)
+        assert refused.value.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in str(refused.value)
+        assert running.servicer.calls == 0

@@ -186,6 +186,9 @@ class Issuer(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", "/keys")
             self.end_headers()
             return
+        if self.path == "/cut":
+            self.wfile.write(b"no HTTP")
+            return
         content = json.dumps(KEY_SET).encode() if self.path == "/keys" else b" " * (300 << 10)
         self.send_response(200)
         self.end_headers()
@@ -212,6 +215,7 @@ async def test_keys_come_from_a_url_without_redirects_and_without_end(issuer: st
 
     assert await tokens("/keys").subject(token()) == "acme"
     assert await reason(token(), tokens("/moved")) == "TOKEN_KEYS_UNAVAILABLE"
+    assert await reason(token(), tokens("/cut")) == "TOKEN_KEYS_UNAVAILABLE"
     assert await reason(token(), tokens("/endless")) == "TOKEN_KEYS_UNAVAILABLE"
 
 
