@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,7 +21,9 @@ from bonafide.analysis import Event, ServedModel
 from bonafide.client import DEFAULT_TIMEOUT_SECONDS, Client
 from bonafide.connection import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Credentials
 from bonafide.errors import BadInputError, ClientError, ServerUnreachableError
+from bonafide.messages import Priority
 from bonafide.report import print_report, render_models
+from bonafide.uploads import Uploaded, Uri
 from bonafide.wording import STAGES
 from services.common.errors import BonafideError
 from services.common.evidence import Branch
@@ -30,6 +33,7 @@ from services.common.settings import EngineChoice
 if TYPE_CHECKING:  # a client needs none of it
     from deploy.local.identities import Identities
 
+_IN_PIECES_FROM_BYTES = 64 << 20
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -73,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     up.set_defaults(command=_up)
 
     analyze = commands.add_parser("analyze", parents=[server], help="analyse clips")
-    analyze.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    analyze.add_argument("files", nargs="+", type=_clip, metavar="FILE", help="a path, or an https:// or s3:// URI")
     analyze.add_argument("--json", action="store_true", help="print one JSON object a file and nothing else")
     analyze.add_argument(
         "--branches",
@@ -82,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME,NAME",
         help=f"run only these of {', '.join(Branch)}",
     )
+    lanes = [lane.name.lower() for lane in Priority if lane is not Priority.UNSPECIFIED]
+    analyze.add_argument("--priority", choices=lanes, default="interactive", help="lane in which it waits")
     analyze.add_argument("--policy", default="", metavar="NAME", help="decision policy (default: the server's)")
     analyze.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="SECONDS")
     analyze.set_defaults(command=_analyze)
@@ -138,13 +144,20 @@ def _analyze(options: argparse.Namespace) -> int:
         return max(_analyze_one(client, file, options) for file in options.files)
 
 
-def _analyze_one(client: Client, file: Path, options: argparse.Namespace) -> int:
+def _clip(text: str) -> Path | Uri:
+    return Uri(text) if text.startswith(("https://", "s3://")) else Path(text)
+
+
+def _analyze_one(client: Client, clip: Path | Uri, options: argparse.Namespace) -> int:
+    file = clip.uri if isinstance(clip, Uri) else str(clip)
     try:
-        with _Progress(file.name) as progress:
+        with _Progress(Path(file).name) as progress, _at_server(client, clip, options, progress) as found:
             analysis = client.analyze(
-                file,
+                found,
+                name=Path(file).name,
                 branches=options.branches,
                 policy=options.policy,
+                priority=Priority[options.priority.upper()],
                 timeout=options.timeout,
                 on_event=progress.show,
             )
@@ -152,13 +165,29 @@ def _analyze_one(client: Client, file: Path, options: argparse.Namespace) -> int
         _complain(f"{file}: {error.message} [{error.reason}]")
         if options.json:
             problem = {"code": error.code, "reason": error.reason, "message": error.message}
-            print(json.dumps({"file": str(file), "error": problem}), flush=True)
+            print(json.dumps({"file": file, "error": problem}), flush=True)
         return _exit_code(error)
     if options.json:
-        print(json.dumps({"file": str(file), **analysis.to_dict()}), flush=True)
+        print(json.dumps({"file": file, **analysis.to_dict()}), flush=True)
     else:
-        print_report(Console(), str(file), analysis)
+        print_report(Console(), file, analysis)
     return EXIT_DONE
+
+
+@contextmanager
+def _at_server(
+    client: Client, clip: Path | Uri, options: argparse.Namespace, progress: _Progress
+) -> Iterator[Path | Uploaded | Uri]:
+    """The clip as it is best sent: a large file in pieces, so that a dropped connection does not cost all of it."""
+    if isinstance(clip, Uri) or not clip.is_file() or clip.stat().st_size < _IN_PIECES_FROM_BYTES:
+        yield clip
+        return
+    uploaded = client.upload(clip, on_sent=progress.sent, timeout=options.timeout)
+    try:
+        yield uploaded
+    finally:
+        with suppress(ClientError):  # it expires by itself
+            client.delete_upload(uploaded)
 
 
 def _exit_code(error: ClientError) -> int:
@@ -183,6 +212,10 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def sent(self, count: int, whole: int) -> None:
+        """Move the bar while a file is sent in pieces."""
+        self._bar.update(self._task, completed=100 * count / max(whole, 1), description="sending")
 
     def show(self, event: Event) -> None:
         """Move the bar, or note a branch that has ended."""

@@ -46,15 +46,17 @@ class _Case:
 
 _CASES = (
     # Draining, rolling out, or being reloaded.
-    _Case("", "no available versions", UnavailableError, "is not loaded", reason="MODEL_NOT_LOADED", passing=True),
-    _Case("", "is not ready", UnavailableError, "is not loaded", reason="MODEL_NOT_LOADED", passing=True),
+    _Case(
+        "", "no available versions", UnavailableError, "model {} is not loaded", reason="MODEL_NOT_LOADED", passing=True
+    ),
+    _Case("", "is not ready", UnavailableError, "model {} is not loaded", reason="MODEL_NOT_LOADED", passing=True),
     # The model's process was killed or stopped; the server still calls it ready.
-    _Case("", "is not healthy", UnavailableError, "is dead", reason="MODEL_DEAD", passing=True, dead=True),
+    _Case("", "is not healthy", UnavailableError, "model {} is dead", reason="MODEL_DEAD", passing=True, dead=True),
     _Case(
         "UNAVAILABLE",
         "maximum queue size",
         ResourceExhaustedError,
-        "has a full queue",
+        "model {} has a full queue",
         reason="MODEL_QUEUE_FULL",
         passing=True,
     ),
@@ -62,17 +64,30 @@ _CASES = (
         "UNAVAILABLE",
         "timeout expired",
         ResourceExhaustedError,
-        "has a full queue",
+        "model {} has a full queue",
         reason="MODEL_QUEUE_FULL",
         passing=True,
     ),
-    _Case("UNAVAILABLE", "", UnavailableError, "cannot be reached", reason="INFERENCE_UNREACHABLE", passing=True),
-    _Case("DEADLINE_EXCEEDED", "", DeadlineError, "did not answer in time"),
+    _Case(
+        "UNAVAILABLE",
+        "",
+        UnavailableError,
+        "the inference server cannot be reached",
+        reason="INFERENCE_UNREACHABLE",
+        passing=True,
+    ),
+    _Case("DEADLINE_EXCEEDED", "", DeadlineError, "model {} did not answer in time"),
     # Triton was restarted and has forgotten what was registered.
-    _Case("", "Unable to find shared memory region", UnavailableError, "lost its inputs", reason="SHARED_MEMORY_LOST"),
-    _Case("NOT_FOUND", "", ModelNotDeployedError, "is unknown to the inference server"),
-    _Case("INVALID_ARGUMENT", "", BonafideError, "does not take these inputs", reason="MODEL_REFUSED_INPUT"),
-    _Case("", "", UnavailableError, "failed", reason="MODEL_FAILED"),
+    _Case(
+        "",
+        "Unable to find shared memory region",
+        UnavailableError,
+        "model {} lost its inputs",
+        reason="SHARED_MEMORY_LOST",
+    ),
+    _Case("NOT_FOUND", "", ModelNotDeployedError, "model {} is unknown to the inference server"),
+    _Case("INVALID_ARGUMENT", "", BonafideError, "model {} does not take these inputs", reason="MODEL_REFUSED_INPUT"),
+    _Case("", "", UnavailableError, "model {} failed", reason="MODEL_FAILED"),
 )
 
 
@@ -80,5 +95,5 @@ def failure_of(model: str, raised: InferenceServerException) -> Failure:
     """Read a failed inference of a model."""
     code, text = str(raised.status() or "").rpartition(".")[2], str(raised.message())
     case = next(each for each in _CASES if each.code in {"", code} and each.text in text)
-    error = case.kind(f"model {model} {case.says}", reason=case.reason)
+    error = case.kind(case.says.format(model), reason=case.reason)
     return Failure(error, passing=case.passing, dead=case.dead)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import bonafide.client
-from bonafide import AsyncClient, Client, ClientError, Credentials, Uploaded, Uri
+from bonafide import AsyncClient, Client, ClientError, Credentials, Uploaded, Uri, cli
 from bonafide.errors import AccessDeniedError, BadInputError, NotFoundError
 from services.common.evidence import Branch, Verdict
 from services.gateway.api_keys import new_key
@@ -132,3 +132,22 @@ async def test_the_command_line_in_a_process_of_its_own(stack: Stack, tmp_path: 
     assert any("AUTHENTIC" in line for line in shown[1])
     assert listed[0] == 0
     assert json.loads(listed[1][0])[0]["sha256"]
+
+
+async def test_the_command_line_sends_large_files_in_pieces_and_hands_uris_on(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(CLIP)
+    monkeypatch.setattr(cli, "_IN_PIECES_FROM_BYTES", len(CLIP))
+    async with stack:
+        assert await stack.is_serving()
+        arguments = ["analyze", "--json", "--priority", "batch", "--server", stack.address]
+        large = await asyncio.to_thread(cli.main, [*arguments, str(tmp_path / "clip.mp4")])
+        remote = await asyncio.to_thread(cli.main, [*arguments, "https://not.allowed.test/clip.mp4"])
+    answer, refusal = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (large, answer["verdict"]) == (0, "AUTHENTIC")
+    assert answer["media"]["sha256"] == hashlib.sha256(CLIP).hexdigest()
+    assert remote != 0
+    assert refusal["file"] == "https://not.allowed.test/clip.mp4"
+    assert refusal["error"]["reason"].startswith("URI_")
+    assert not list((tmp_path / "spool").rglob("*.whole"))  # let go of at once
