@@ -43,7 +43,7 @@ class Line:
 class Answer:
     """What came back for one request.
 
-    ``code`` is the status by name; ``reason`` that of its ErrorInfo, empty without one. ``verdict`` and what
+    ``code`` is the status by name; ``reason`` that of its ErrorInfo, empty without one; ``text`` its sentence. ``verdict`` and what
     follows it are set when an analysis came. Times are seconds, ``began`` from the start of the load.
     """
 
@@ -54,6 +54,7 @@ class Answer:
     seconds: float
     code: str
     reason: str = ""
+    text: str = ""
     request_id: str = ""
     sha256: str = ""
     expected_id: str = ""
@@ -103,7 +104,7 @@ class Checker:
             return Finding(Ending.TYPED_ERROR, "UNAVAILABLE of the connection")  # nobody was there to say more
         if answer.code in HONEST_CODES and answer.reason in self._reasons:
             return Finding(Ending.TYPED_ERROR, answer.reason)
-        return Finding(Ending.WRONG, f"{answer.code} {answer.reason or 'without a reason'}")
+        return Finding(Ending.WRONG, f"{answer.code} {answer.reason or answer.text or 'without a reason'}")
 
     def _judge_analysis(self, answer: Answer) -> Finding:
         if not answer.verdict:

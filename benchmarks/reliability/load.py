@@ -31,6 +31,7 @@ from bonafide.v1 import analysis_pb2
 METHOD = "/bonafide.v1.AnalysisService/Analyze"
 CHUNK_BYTES = 128 * 1024
 CHANNELS = 4
+LONGEST_TEXT = 100
 RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 PRIORITY_FIELD = analysis_pb2.AnalyzeOptions.DESCRIPTOR.fields_by_name.get("priority")
 
@@ -231,7 +232,8 @@ def read_reply(reply: Reply) -> Answer:
         "expected_sha256": request.sample.sha256(request.nonce),
     }
     if reply.error is not None:
-        return Answer(**common, code=reply.error.code().name, reason=error_info(reply.error))
+        text = (reply.error.details() or "")[:LONGEST_TEXT]
+        return Answer(**common, code=reply.error.code().name, reason=error_info(reply.error), text=text)
     event = analysis_pb2.AnalyzeResponse.FromString(reply.last)
     if event.WhichOneof("event") != "analysis":
         return Answer(**common, code="OK")
