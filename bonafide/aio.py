@@ -174,7 +174,7 @@ class AsyncClient:
         else:
             messages = read_ahead(requests(first, upload.chunks()))
             call = self._stub.Analyze(messages, timeout=timeout, metadata=metadata)
-        statuses = _Statuses(call)
+        statuses = ServerStatuses(call)
         try:
             async for response in call:
                 event = event_from_proto(response)
@@ -194,7 +194,7 @@ class AsyncClient:
         metadata = self._target.credentials.metadata()
         messages = read_ahead(stretch(state, upload))
         call = self._uploads.SendChunks(messages, timeout=attempts.begin(), metadata=metadata)
-        statuses = _Statuses(call)
+        statuses = ServerStatuses(call)
         try:
             return kept(await call)
         except asyncio.CancelledError:
@@ -221,7 +221,7 @@ class AsyncClient:
         return from_rpc_error(error, self._target.address)
 
 
-class _Statuses:
+class ServerStatuses:
     """The status that the server sent, where gRPC for asyncio puts one of its own in its place.
 
     When a server refuses an upload before it has read it, the next message cannot be sent, and gRPC (1.81)

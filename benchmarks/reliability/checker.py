@@ -43,8 +43,9 @@ class Line:
 class Answer:
     """What came back for one request.
 
-    ``code`` is the status by name; ``reason`` that of its ErrorInfo, empty without one; ``text`` its sentence. ``verdict`` and what
-    follows it are set when an analysis came. Times are seconds, ``began`` from the start of the load.
+    ``code`` is the status by name; ``reason`` that of its ErrorInfo, empty without one; ``text`` its sentence.
+    ``verdict`` and what follows it are set when an analysis came. Times are seconds, ``began`` from the start of the
+    load.
     """
 
     number: int

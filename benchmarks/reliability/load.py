@@ -25,6 +25,7 @@ from rich.progress import Progress
 
 from benchmarks.reliability.checker import Answer, Line
 from benchmarks.reliability.samples import Sample, read_samples
+from bonafide.aio import ServerStatuses
 from bonafide.analysis import Analysis, analysis_from_proto
 from bonafide.v1 import analysis_pb2
 
@@ -178,24 +179,20 @@ class LoadGenerator:
 
     async def _attempt(self, call: Any, request: Request, timeout: float) -> tuple[bytes, grpc.RpcError | None]:  # noqa: ANN401
         last = b""
-        answered = asyncio.Event()
 
         async def messages() -> AsyncIterator[bytes]:
-            # The file follows once the server has said something: a refusal that comes while grpc.aio still writes
-            # is lost in the client, which then makes up an INTERNAL of its own.
-            yield request.messages[0]
-            await answered.wait()
-            for message in request.messages[1:]:
+            for message in request.messages:
                 yield message
 
+        under_way = call(messages(), timeout=max(timeout, 0.001), metadata=self._plan.metadata or None)
+        statuses = ServerStatuses(under_way)
         try:
-            async for event in call(messages(), timeout=max(timeout, 0.001), metadata=self._plan.metadata or None):
+            async for event in under_way:
                 last = event
-                answered.set()
         except grpc.RpcError as error:
-            return last, error
+            return last, await statuses.best(error)
         finally:
-            answered.set()
+            under_way.cancel()
         return last, None
 
 
