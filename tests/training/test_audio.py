@@ -16,12 +16,14 @@ import onnx
 import onnxruntime
 import soundfile
 import torch
-from scipy import signal, stats
+from scipy import fft, signal, stats
 
 from services.audio.preparation import prepare
 from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
+from training.audio.cepstral_network import CepstralClassifier, ExcerptCepstra, Schedule, fit, score
 from training.audio.channels import CHANNELS, CLEAN, DEGRADATIONS
+from training.audio.constant_q import QUALITY, ConstantQ, centres, cepstral_matrix
 from training.audio.corpus import Utterance, read_utterances
 from training.audio.evaluation import held_out_splits, source_folds
 from training.audio.export import MixtureGraph, SpoofClassifier, export
@@ -206,6 +208,14 @@ def test_features_ignore_loudness() -> None:
     torch.testing.assert_close(loud, quiet, rtol=1e-3, atol=1e-3)
 
 
+def test_features_of_silence_and_of_half_silence_are_finite() -> None:
+    silent = torch.zeros(1, 20_000)
+    partly = torch.cat([silent, torch.from_numpy(sound(4, 0.5))[None]], 1)
+    with torch.inference_mode():
+        assert torch.isfinite(FineStructure()(silent)).all()
+        assert torch.isfinite(FineStructure()(partly)).all()
+
+
 # -- training --
 
 
@@ -340,3 +350,49 @@ def test_both_sets_are_read(tmp_path: Path) -> None:
     assert [item.fake for item in found] == [False, True, False, True]
     assert len({item.key for item in found}) == 4
     assert set(CHANNELS) >= {CLEAN, *DEGRADATIONS}
+
+
+# -- constant-Q cepstra --
+
+
+def constant_q_reference(samples: Sound, hertz: float) -> Floats:
+    """Amplitude of one bin every 128 samples by plain sums at the full rate, frames within the sound only."""
+    length = QUALITY * 16_000 / hertz
+    half = int(length / 2)
+    time = np.arange(-half, half + 1)
+    window = 0.5 + 0.5 * np.cos(2 * np.pi * time / length)
+    kernel = window / window.sum() * np.exp(-2j * np.pi * hertz / 16_000 * time)
+    padded = np.pad(samples.astype(np.float64), half)
+    return np.array([abs(padded[at : at + kernel.size] @ kernel) for at in range(0, samples.size, 128)])
+
+
+def test_the_constant_q_transform_matches_plain_sums_in_every_octave() -> None:
+    samples = sound(6, 1.7, buzzing=True)
+    with torch.inference_mode():
+        ours = np.sqrt(ConstantQ()(torch.from_numpy(samples)[None])[0].numpy())
+    assert ours.shape == (1 + (samples.size - 1) // 128, 168)
+    for place in range(5, 168, 24):
+        expected = constant_q_reference(samples, centres()[place])
+        error = np.abs(ours[: expected.size, place] - expected)
+        assert error.max() < 0.05 * expected.max()
+        assert error.mean() < 0.01 * expected.mean()
+
+
+def test_cepstra_are_the_cosine_transform_of_evenly_spaced_log_power() -> None:
+    hertz = centres()[::-1]
+    bins = np.log(hertz)[::-1].astype(np.float32)
+    even = np.interp(np.linspace(hertz[0], hertz[-1], 128), hertz, np.log(hertz))
+    expected = fft.dct(even, norm="ortho")[:30]
+    np.testing.assert_allclose(bins @ cepstral_matrix(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_cepstral_network_repeats_itself_and_exports(tmp_path: Path) -> None:
+    sounds = torch.from_numpy(np.stack([sound(seed, 1.2, buzzing=bool(seed % 2)) for seed in range(8)])[:, :18_000])
+    fake = np.arange(8) % 2 == 1
+    with torch.inference_mode():
+        table = {"clean": ExcerptCepstra()(sounds).numpy()}
+    networks = [fit(table, fake, np.ones(8), Schedule(steps=12, batch=8), seed=1) for _ in range(2)]
+    np.testing.assert_array_equal(*(score(network, table["clean"]) for network in networks))
+    session = _session(export(CepstralClassifier(networks[0]), tmp_path))
+    (found,) = session.run(["logit"], {"samples": sounds.numpy()})
+    np.testing.assert_allclose(found[:, 0], score(networks[0], table["clean"]), rtol=1e-4, atol=1e-4)

@@ -98,7 +98,7 @@ def publish(mixture: Mixture, corpus: Corpus, metrics: Metrics, options: argpars
 
 
 LIMITS = (
-    "Weak evidence on its own: one utterance in five of sources never met is misjudged.",
+    "Weak evidence on its own: about one utterance in five of sources never met is misjudged.",
     "Lossy codecs, band limits and noise raise that share: see the rows of each channel.",
     "False-positive rates differ by source; calibration holds for recordings like those trained on.",
     "Song, whispering and languages far from the training sources are untested.",

@@ -188,7 +188,8 @@ class Modulation(nn.Module):
         values = torch.fft.rfft(pieces)
         power = (values.real**2 + values.imag**2).mean(1)[:, :, 1:]
         power = power.reshape(-1, MODULATION_BANDS, MODULATION_RATES, 2).sum(3)
-        return torch.log(power / power.sum(2, keepdim=True) + MODULATION_FLOOR).flatten(1)
+        whole = torch.clamp(power.sum(2, keepdim=True), min=SMALLEST_VARIANCE)
+        return torch.log(power / whole + MODULATION_FLOOR).flatten(1)
 
 
 class FineStructure(nn.Module):
@@ -235,8 +236,13 @@ def _everything(power: torch.Tensor) -> torch.Tensor:
 
 
 def _thirds(energy: torch.Tensor) -> torch.Tensor:
-    """The quiet, middle and loud third of the frames: energies [N, frames] to weights [N, 3, frames]."""
+    """The quiet, middle and loud third of the frames: energies [N, frames] to weights [N, 3, frames].
+
+    Where many frames are equally quiet (digital silence) a third can be empty; all frames stand in for it.
+    """
     levels = ordered(energy)
     low, high = at_share(levels, 1 / 3), at_share(levels, 2 / 3)
     member = torch.stack([energy < low, (energy >= low) & (energy < high), energy >= high], 1).to(energy.dtype)
+    count = member.sum(2, keepdim=True)
+    member = torch.where(count > 0, member, torch.ones_like(member))
     return member / member.sum(2, keepdim=True)

@@ -45,7 +45,7 @@ class MixtureSettings:
     penalty: float = 0.005
     borrowed: float = 0.0
     gate_penalty: float = 0.001
-    gate_every: int = 3
+    gate_every: int = 5
     shrinkage: float = 0.85
 
 

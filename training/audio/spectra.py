@@ -14,6 +14,9 @@ from torch.nn import functional
 FLOOR = 1e-7
 """Share of the mean power added inside logarithms. The cue sits in weak bins: 1e-4 costs 5–8 points."""
 
+SMALLEST_POWER = 1e-20
+"""Keeps the logarithm of digital silence finite; far below anything that prepared speech holds."""
+
 ROUNDING = 1e-3
 
 
@@ -99,7 +102,7 @@ def running_sum(values: torch.Tensor, axis: int, width: int) -> torch.Tensor:
 
 def log_level(power: torch.Tensor) -> torch.Tensor:
     """Natural logarithm of power [N, frames, bins], floored in relation to the sound's mean."""
-    return torch.log(power + FLOOR * power.mean((1, 2), keepdim=True))
+    return torch.log(power + (FLOOR * power.mean((1, 2), keepdim=True) + SMALLEST_POWER))
 
 
 def ordered(energy: torch.Tensor) -> torch.Tensor:

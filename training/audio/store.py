@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from services.audio.preparation import prepare
 from services.common.media import SAMPLE_RATE
@@ -23,13 +24,15 @@ SAVE_EVERY = 300
 class FeatureStore:
     """Features of utterances under named channels, kept under one directory.
 
+    ``extractor`` maps prepared samples [1, T] to one row [1, features].
+
     The file of a condition carries a fingerprint of what preparation and features make of a fixed sound,
     so that changed features are never read from an old cache.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extractor: nn.Module | None = None) -> None:
         self._folder = folder
-        self._extractor = FineStructure().eval()
+        self._extractor = (extractor or FineStructure()).eval()
         self._fingerprint = self._behaviour()
 
     def _behaviour(self) -> str:
@@ -40,7 +43,7 @@ class FeatureStore:
     def features(
         self, utterances: Sequence[Utterance], condition: str, channel: Channel | None = None
     ) -> npt.NDArray[np.float32]:
-        """Feature rows, float32 [len(utterances), FEATURES]; those not cached are computed and kept.
+        """Feature rows, float32 [len(utterances), features]; those not cached are computed and kept.
 
         Args:
             utterances: any utterances; each is known by its key.
