@@ -15,18 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import grpc
 import numpy.typing as npt
 import onnxruntime
-import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
-from services.common.certificates import Certificates
+from services.common.certificates import CertificateStore
 from services.common.errors import DeadlineError, UnavailableError
 from services.common.models import ModelRepository
 from services.common.shared_tensors import SharedTensors
 from services.common.tensor_passing import TensorPassing
 from services.common.triton_care import ModelCare
+from services.common.triton_client import open_triton
 from services.common.triton_failures import failure_of
 
 Array = npt.NDArray[Any]
@@ -101,13 +100,10 @@ class TritonEngine:
     kind = "triton"
 
     def __init__(
-        self, address: str, *, certificates: Certificates | None = None, limits: TritonLimits | None = None
+        self, address: str, *, certificates: CertificateStore | None = None, limits: TritonLimits | None = None
     ) -> None:
         self._limits = limits or TritonLimits()
-        credentials = None
-        if certificates is not None:
-            credentials = grpc.ssl_channel_credentials(certificates.authorities, certificates.key, certificates.chain)
-        self._client = triton.InferenceServerClient(url=address, channel_args=_CHANNEL_OPTIONS, creds=credentials)
+        self._client = open_triton(address, _CHANNEL_OPTIONS, certificates)
         self._care = ModelCare(self._client, probe_seconds=self._limits.probe_seconds, heal=self._limits.heal)
         self._gates: dict[str, asyncio.Semaphore] = {}
         shared = None

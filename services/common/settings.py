@@ -217,4 +217,4 @@ class ModelServiceSettings(ServiceSettings):
             heal=self.triton_heal,
             shared_regions=self.triton_shared_regions,
         )
-        return TritonEngine(self.triton_address, certificates=files.read() if files else None, limits=limits)
+        return TritonEngine(self.triton_address, certificates=CertificateStore(files) if files else None, limits=limits)

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.local import triton
 from deploy.local.processes import ManagedProcess, free_ports, stop_together
 from deploy.local.stack import ROOT
+from services.common.certificates import CertificateFiles
 
 CONFIG = """
 name: "{name}"
@@ -85,6 +86,7 @@ def start_triton(
     models: list[str],
     directory: Path,
     ports: tuple[int, ...] = (),
+    tls: CertificateFiles | None = None,
 ) -> tuple[ManagedProcess, str, str]:
     """A server that is ready: its process, its gRPC address and the address of its metrics."""
     grpc_port, metrics_port = ports or free_ports(2)
@@ -96,10 +98,11 @@ def start_triton(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         shared_memory_prefix=f"bonafide-test-{grpc_port}-",
+        tls=tls,
     )
     process = ManagedProcess("triton", plan.command(), plan.environment(), directory / "triton.log")
     address = f"127.0.0.1:{grpc_port}"
-    with grpc.insecure_channel(address) as channel:
+    with _channel(address, tls) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while process.exit_code is None:
             try:
@@ -109,6 +112,13 @@ def start_triton(
                 pass
             time.sleep(0.05)
     raise AssertionError(process.log.read_text())
+
+
+def _channel(address: str, tls: CertificateFiles | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(address)
+    read = tls.read()
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(read.authorities, read.key, read.chain))
 
 
 @pytest.fixture(scope="session")
