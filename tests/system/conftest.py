@@ -38,6 +38,7 @@ def still_whole(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def client(stack: Stack) -> Iterator[Client]:
     with Client(stack.gateway) as connection:
+        connection.models()  # a baseline that is taken now includes the connection
         yield connection
 
 
