@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
+from bonafide.aio_statuses import ServerStatuses, told_apart
 from bonafide.analysis import Analysis, Event, ServedModel
 from bonafide.calls import Attempts, RetryPolicy
 from bonafide.client import DEFAULT_TIMEOUT_SECONDS, SMALL_TIMEOUT_SECONDS
 from bonafide.connection import Credentials, Target
-from bonafide.errors import ClientError, from_rpc_error
+from bonafide.errors import ClientError, ServerUnavailableError, from_rpc_error
 from bonafide.messages import (
     Batch,
     BatchResult,
@@ -31,9 +32,6 @@ from bonafide.messages import (
 )
 from bonafide.uploads import CHUNK_BYTES, Clip, LocalClip, Sent, Upload, Uploaded, Uri, read_ahead
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, upload_pb2, upload_pb2_grpc
-
-_LOST_STATUS = "Internal error from Core"
-_SETTLING_SECONDS = 1.0
 
 
 class AsyncClient:
@@ -149,10 +147,13 @@ class AsyncClient:
                 batch.request(), timeout=attempts.begin(), metadata=self._target.credentials.metadata()
             )
             try:
-                async for response in call:
-                    yield batch.result(response)
-                    attempts.progressed()
+                with told_apart():
+                    async for response in call:
+                        yield batch.result(response)
+                        attempts.progressed()
                 batch.ended()
+            except ServerUnavailableError as error:
+                await asyncio.sleep(attempts.pause_after(error))
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.pause_after(self._error(error)))
             finally:
@@ -176,13 +177,11 @@ class AsyncClient:
             call = self._stub.Analyze(messages, timeout=timeout, metadata=metadata)
         statuses = ServerStatuses(call)
         try:
-            async for response in call:
-                event = event_from_proto(response)
-                if event is not None:
-                    yield event
-        except asyncio.CancelledError:
-            upload.raise_failure()  # gRPC cancels a call whose requests it cannot read
-            raise
+            with told_apart(upload):
+                async for response in call:
+                    event = event_from_proto(response)
+                    if event is not None:
+                        yield event
         except grpc.RpcError as error:
             upload.raise_failure()
             raise self._error(await statuses.best(error)) from error
@@ -196,14 +195,15 @@ class AsyncClient:
         call = self._uploads.SendChunks(messages, timeout=attempts.begin(), metadata=metadata)
         statuses = ServerStatuses(call)
         try:
-            return kept(await call)
-        except asyncio.CancelledError:
-            call.cancel()
-            upload.raise_failure()
-            raise
+            with told_apart(upload):
+                return kept(await call)
+        except ServerUnavailableError as error:
+            found: ClientError = error
         except grpc.RpcError as error:
             upload.raise_failure()
             found = self._error(await statuses.best(error))
+        finally:
+            call.cancel()
         await asyncio.sleep(attempts.pause_after(resumable(found)))
         request = upload_pb2.GetUploadRequest(upload_id=state.upload_id)
         answer: upload_pb2.GetUploadResponse = await self._call(self._uploads.GetUpload, request, attempts)
@@ -213,44 +213,13 @@ class AsyncClient:
         """One unary call, tried again where that helps."""
         while True:
             try:
-                return await method(request, timeout=attempts.begin(), metadata=self._target.credentials.metadata())
+                with told_apart():
+                    return await method(request, timeout=attempts.begin(), metadata=self._target.credentials.metadata())
+            except ServerUnavailableError as error:
+                found: ClientError = error
             except grpc.RpcError as error:
-                await asyncio.sleep(attempts.pause_after(self._error(error)))
+                found = self._error(error)
+            await asyncio.sleep(attempts.pause_after(found))
 
     def _error(self, error: grpc.RpcError) -> ClientError:
         return from_rpc_error(error, self._target.address)
-
-
-class ServerStatuses:
-    """The status that the server sent, where gRPC for asyncio puts one of its own in its place.
-
-    When a server refuses an upload before it has read it, the next message cannot be sent, and gRPC (1.81)
-    then overwrites the refusal with INTERNAL. Both are reported to done callbacks, in either order.
-    """
-
-    def __init__(self, call: Any) -> None:  # noqa: ANN401 - any kind of call
-        self._found: asyncio.Future[grpc.RpcError] = asyncio.get_running_loop().create_future()
-        call.add_done_callback(self._note)
-
-    async def best(self, error: grpc.RpcError) -> grpc.RpcError:
-        """The server's own status if there is one, else the one given."""
-        if error.details() != _LOST_STATUS:
-            return error
-        await asyncio.wait([self._found], timeout=_SETTLING_SECONDS)
-        return self._found.result() if self._found.done() else error
-
-    def _note(self, call: Any) -> None:  # noqa: ANN401
-        details = _at_once(call.details())
-        if details != _LOST_STATUS and not self._found.done():
-            code, first, last = map(_at_once, (call.code(), call.initial_metadata(), call.trailing_metadata()))
-            self._found.set_result(grpc.aio.AioRpcError(code, first, last, details))
-
-
-def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401
-    """What a coroutine answers that has nothing to wait for."""
-    try:
-        answer.send(None)
-    except StopIteration as done:
-        return done.value
-    answer.close()
-    raise AssertionError("a call that is done has its status")

@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from benchmarks.reliability.checker import Answer, Line
 from benchmarks.reliability.samples import Sample, read_samples
-from bonafide.aio import ServerStatuses
+from bonafide.aio_statuses import ServerStatuses
 from bonafide.analysis import Analysis, analysis_from_proto
 from bonafide.v1 import analysis_pb2
 

@@ -20,6 +20,7 @@ from bonafide.v1 import analysis_pb2
 from tests.bonafide.scripted import ScriptedGateway, info, retry_info, serving, status
 
 QUICK = RetryPolicy(attempts=4, first_pause_seconds=0.01, longest_pause_seconds=0.02)
+PATIENT = RetryPolicy(attempts=40, first_pause_seconds=0.1, longest_pause_seconds=0.2)
 CLIP = bytes(range(256)) * 4000  # four chunks
 DOWN = status(grpc.StatusCode.UNAVAILABLE, "not now", info("BRANCHES_UNAVAILABLE"))
 
@@ -320,6 +321,30 @@ async def several(analyze: Any, addresses: list[str], first: ScriptedGateway, se
             with Client(addresses) as connection:
                 while not (first.calls and second.calls):
                     await asyncio.to_thread(connection.analyze, CLIP)
+
+
+@both
+async def test_a_server_that_goes_away_in_the_middle_loses_nothing(analyze: Any) -> None:
+    going, staying = ScriptedGateway(pause=30), ScriptedGateway()
+    async with serving(staying) as other:
+        async with serving(going) as address:
+            task = asyncio.create_task(analyze([address], CLIP, request_id="mine", client={"retries": PATIENT}))
+            async with asyncio.timeout(10):
+                await going.asked.wait()
+        async with serving(staying, address=address):
+            assert (await task).request_id == "mine"
+        with pytest.raises(errors.ServerUnreachableError):
+            await analyze([address], CLIP, client={"retries": RetryPolicy(attempts=1)})
+        await analyze([address, other], CLIP)
+    assert next(call.options.request_id for call in staying.calls if call.options) == "mine"
+
+
+@both
+async def test_a_call_that_the_server_cancels_is_tried_again(analyze: Any) -> None:
+    gateway = ScriptedGateway([status(grpc.StatusCode.CANCELLED, "stopping")])
+    async with serving(gateway) as address:
+        assert (await analyze(address, CLIP)).request_id
+    assert len(gateway.calls) == 2
 
 
 async def test_models_are_listed_and_tried_again() -> None:
