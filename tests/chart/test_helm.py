@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -72,18 +73,36 @@ def test_values_that_cannot_work_say_what_is_missing(helm: Path, settings: list[
         template(helm, values_file("default"), *settings)
 
 
-def test_notes_give_the_two_next_commands(helm: Path) -> None:
-    words = ["install", RELEASE, str(CHART), "--dry-run=client", "--namespace", "trust"]
-    try:
-        said = run_helm(helm, [*words, "--values", str(values_file("small"))])
-    except RenderError as error:  # helm 4 wants a cluster even for this
-        if "cluster" not in str(error).lower():
-            raise
-        pytest.skip("this helm renders notes only with a cluster")
-    notes = said.partition("NOTES:")[2]
-    assert "helm test bonafide --namespace trust" in notes
-    assert "port-forward service/bonafide-gateway 8500:8500" in notes
-    assert "gateway has one pod" in notes
+NOTES_AS_OBJECT = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes}
+data:
+  notes: {{ tpl (.Files.Get "notes.txt") . | quote }}
+"""
+
+
+def notes(helm: Path, case: str, directory: Path) -> str:
+    """The notes after an install; helm prints them only with a cluster, so a copy of the chart carries them."""
+    chart = directory / "bonafide"
+    shutil.copytree(CHART, chart)
+    (chart / "templates" / "NOTES.txt").rename(chart / "notes.txt")
+    (chart / "templates" / "notes.yaml").write_text(NOTES_AS_OBJECT)
+    words = ["template", RELEASE, str(chart), "--namespace", "trust", "--show-only", "templates/notes.yaml"]
+    return yaml.safe_load(run_helm(helm, [*words, "--values", str(values_file(case))]))["data"]["notes"]
+
+
+def test_notes_give_the_two_next_commands(helm: Path, tmp_path: Path) -> None:
+    said = notes(helm, "small", tmp_path)
+    assert "helm test bonafide --namespace trust" in said
+    assert "port-forward service/bonafide-gateway 8500:8500" in said
+    assert "gateway has one pod" in said
+
+
+def test_notes_say_what_is_open(helm: Path, tmp_path: Path) -> None:
+    open_notes, closed_notes = notes(helm, "default", tmp_path / "a"), notes(helm, "secrets", tmp_path / "b")
+    for warning in ("tls.mode is off", "asks nobody who they are"):
+        assert warning in open_notes
+        assert warning not in closed_notes
 
 
 def test_a_server_accepts_the_release(helm: Path, case: str) -> None:

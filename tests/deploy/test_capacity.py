@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.capacity.arithmetic import arithmetic
 from benchmarks.capacity.assumptions import Assumptions
 from benchmarks.capacity.limits import limits
 from benchmarks.capacity.model import ClipCost, gpu_seconds, mean_clip, needs
 from benchmarks.capacity.simulation import Scenario, Simulation
+from services.common.models import ModelRepository
 
 COST = ClipCost(
     cores={"gateway": 1.0, "visual": 0.5, "audio": 0.1, "fusion": 0.05, "triton": 2.0},
@@ -111,3 +116,26 @@ def test_limits_come_in_order_and_say_what_moves_them() -> None:
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
     gateway = next(each for each in found if "gateway pods" in each.what)
     assert gateway.remedy == "gateway.autoscaling.maxReplicas"
+
+
+def test_multiplications_are_counted_from_the_graph(tmp_path) -> None:
+    """A 3 × 3 convolution of 3 to 8 channels over 10 × 10 pixels, then 8 to 2 in a matrix product."""
+    weights = {"kernel": np.zeros((8, 3, 3, 3), np.float32), "matrix": np.zeros((8, 2), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["pixels", "kernel"], ["maps"], pads=[1, 1, 1, 1]),
+        helper.make_node("ReduceMean", ["maps", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "matrix"], ["logits"]),
+    ]
+    constants = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    constants.append(numpy_helper.from_array(np.array([2, 3], np.int64), "axes"))
+    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 10, 10])
+    answer = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "tiny", [given], [answer], constants)
+    file = tmp_path / "tiny" / "1" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), file)
+    card = dict.fromkeys(("sha256", "trained_on", "headline", "licence"), "x") | {"version": "1"}
+    (tmp_path / "tiny" / "card.json").write_text(json.dumps(card))
+    found = arithmetic(ModelRepository(tmp_path), "tiny")
+    assert found.multiplications == 10 * 10 * 8 * 3 * 9 + 8 * 2
+    assert found.operators == 3
