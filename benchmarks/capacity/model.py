@@ -37,10 +37,14 @@ class ClipCost:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a steady rate needs at a utilisation, and what it costs."""
+    """What a steady rate needs at a utilisation, and what it costs.
+
+    ``nodes`` run the services: as many as their cores need, or as their network does, whichever is more.
+    """
 
     clips_a_minute: float
     cores: dict[str, float]
+    nodes: float
     gpus: int
     gigabits: float
     usd_an_hour: float
@@ -93,9 +97,17 @@ def needs(rate: float, cost: ClipCost, assumed: Assumptions, *, utilisation: flo
     a_second = rate / 60
     cores = {stage: a_second * cost.cores[stage] / utilisation for stage in STAGES if stage != "triton"}
     gpus = max(1, math.ceil(a_second * cost.gpu / utilisation))
-    usd = sum(cores.values()) * assumed.core_hour + gpus * assumed.gpu_hour
+    gigabits = a_second * cost.network_bytes * 8 / 1e9
+    by_network = gigabits / (assumed.node_gigabits * assumed.network_share)
+    nodes = max(sum(cores.values()) / assumed.node_cores, by_network)
+    usd = nodes * assumed.node_cores * assumed.core_hour + gpus * assumed.gpu_hour
     crossing = cost.network_bytes * 2 / 3 / 1e9 * assumed.zone_gigabyte * 1000  # three zones, two hops in three cross
-    return Needs(rate, cores, gpus, a_second * cost.network_bytes * 8 / 1e9, usd, usd / (rate * 60) * 1000, crossing)
+    return Needs(rate, cores, nodes, gpus, gigabits, usd, usd / (rate * 60) * 1000, crossing)
+
+
+def network_seconds(cost: ClipCost, assumed: Assumptions) -> float:
+    """Time of one clip on the network of one node."""
+    return cost.network_bytes * 8 / (assumed.node_gigabits * assumed.network_share * 1e9)
 
 
 def load_measured() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.capacity.assumptions import Assumptions
 from benchmarks.capacity.limits import limits
 from benchmarks.capacity.model import MEASURED, STAGES, ClipCost, Needs, load_measured, mean_clip, needs
-from benchmarks.capacity.simulation import Record, Scenario, Simulation
+from benchmarks.capacity.simulation import NETWORK, Record, Scenario, Simulation
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -64,8 +64,8 @@ def _plot(run: Run, file: Path) -> None:
     axes[0].plot(minutes, [sample["rate"] * 60 for sample in samples], color="black")
     axes[0].set_ylabel("clips a minute")
     axes[0].set_title(f"{run.rate:,.0f} clips a minute" + (f", one of {run.cells} cells" if run.cells > 1 else ""))
-    for stage in STAGES:
-        label = "triton (GPUs)" if stage == "triton" else f"{stage} (cores)"
+    for stage in (*STAGES, NETWORK):
+        label = {"triton": "triton (GPUs)", NETWORK: "network (nodes)"}.get(stage, f"{stage} (cores)")
         axes[1].plot(minutes, [sample[f"{stage}_servers"] for sample in samples], label=label)
     axes[1].set_ylabel("servers")
     axes[1].set_yscale("log")
@@ -111,6 +111,8 @@ def _page(cost: ClipCost, assumed: Assumptions, runs: list[Run]) -> str:
         hops=", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in hops.items()),
         file_megabytes=cost.file_bytes / 1e6,
         network_megabytes=cost.network_bytes / 1e6,
+        busy_cores=sum(runs[1].needs.cores.values()) / assumed.node_cores / runs[1].needs.nodes * TARGET,
+        node_gigabits=assumed.node_gigabits,
         zone_usd=runs[1].needs.zone_usd_a_thousand,
         machine_usd=runs[1].needs.usd_a_thousand,
         target=TARGET,
@@ -130,7 +132,8 @@ def _page(cost: ClipCost, assumed: Assumptions, runs: list[Run]) -> str:
 def _needs_row(each: Needs, cells: int) -> str:
     cores = " | ".join(f"{each.cores[stage]:,.1f}" for stage in STAGES if stage != "triton")
     return (
-        f"| {each.clips_a_minute:,.0f} | {cells} | {cores} | {each.gpus:,} | {each.gigabits:,.2f} Gbit/s "
+        f"| {each.clips_a_minute:,.0f} | {cells} | {cores} | {each.nodes:,.1f} | {each.gpus:,} "
+        f"| {each.gigabits:,.1f} Gbit/s "
         f"| {each.usd_an_hour:,.2f} | {each.usd_a_thousand:.2f} |"
     )
 

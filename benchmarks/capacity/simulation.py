@@ -1,8 +1,8 @@
 """A discrete-event simulation of the stack under bursts, the loss of a node, and scaling that comes late.
 
-Each stage is a pool of servers (cores, or GPUs) with one queue. A clip is decoded by the gateway, its pictures cross
-the network and go through visual and Triton while its sound goes through audio, and fusion weighs both. Every 15
-seconds a scaler looks at each pool as a HorizontalPodAutoscaler does. Figures of the pools come from ``model``.
+Each stage is a pool of servers (cores, GPUs, networks of nodes) with one queue. A clip is decoded by the gateway, its
+pictures cross the network and go through visual and Triton while its sound goes through audio, and fusion weighs both.
+Every 15 seconds a scaler looks at each pool as a HorizontalPodAutoscaler does. Figures of the pools come from ``model``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 import simpy
 
 from benchmarks.capacity.assumptions import Assumptions
-from benchmarks.capacity.model import ClipCost
+from benchmarks.capacity.model import ClipCost, network_seconds
 
 Events = Generator[simpy.Event, Any, None]
+NETWORK = "network"
 SYNC_SECONDS = 15.0
 CALM_SECONDS = 300.0
 
@@ -138,7 +139,8 @@ class Simulation:
         self._random = np.random.default_rng(seed)
         self._shape = math.sqrt(math.log1p(assumed.spread**2))
         self.record = Record()
-        self.pools = {name: self._pool(name, seconds) for name, seconds in {**cost.cores, "triton": cost.gpu}.items()}
+        self._seconds = {**cost.cores, "triton": cost.gpu, NETWORK: network_seconds(cost, assumed)}
+        self.pools = {name: self._pool(name, seconds) for name, seconds in self._seconds.items()}
 
     def run(self) -> Record:
         """Simulate to the end."""
@@ -166,18 +168,16 @@ class Simulation:
 
     def _clip(self) -> Events:
         began = self._environment.now
-        yield from self._stage("gateway", self._cost.cores["gateway"])
-        sound = self._environment.process(self._stage("audio", self._cost.cores["audio"]))
-        node_bytes = self._assumed.node_gigabits * self._assumed.network_share * 1e9 / 8
-        yield self._environment.timeout(self._cost.network_bytes / node_bytes)
-        yield from self._stage("visual", self._cost.cores["visual"])
-        yield from self._stage("triton", self._cost.gpu)
+        yield from self._stage("gateway")
+        sound = self._environment.process(self._stage("audio"))
+        for name in (NETWORK, "visual", "triton"):
+            yield from self._stage(name)
         yield sound
-        yield from self._stage("fusion", self._cost.cores["fusion"])
+        yield from self._stage("fusion")
         self.record.latencies.append((began, self._environment.now - began))
 
-    def _stage(self, name: str, mean: float) -> Events:
-        seconds = mean * self._random.lognormal(-(self._shape**2) / 2, self._shape)
+    def _stage(self, name: str) -> Events:
+        seconds = self._seconds[name] * self._random.lognormal(-(self._shape**2) / 2, self._shape)
         yield from self.pools[name].serve(seconds, self._random.random)
 
     def _loss(self) -> Events:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.capacity.arithmetic import arithmetic
 from benchmarks.capacity.assumptions import Assumptions
 from benchmarks.capacity.limits import limits
-from benchmarks.capacity.model import ClipCost, gpu_seconds, mean_clip, needs
+from benchmarks.capacity.model import ClipCost, gpu_seconds, mean_clip, needs, network_seconds
 from benchmarks.capacity.simulation import Scenario, Simulation
 from services.common.models import ModelRepository
 
@@ -38,9 +38,15 @@ def test_needs_follow_from_seconds_and_rate() -> None:
     found = needs(600, COST, Assumptions(core_hour=1.0, gpu_hour=10.0), utilisation=0.5)
     assert found.cores == {"gateway": 20.0, "visual": 10.0, "audio": 2.0, "fusion": 1.0}
     assert found.gpus == 1
+    assert found.nodes == pytest.approx(33 / 16)
     assert found.usd_an_hour == pytest.approx(43.0)
     assert found.usd_a_thousand == pytest.approx(43.0 / 36)
     assert found.gigabits == pytest.approx(10 * 101e6 * 8 / 1e9)
+
+
+def test_nodes_are_counted_by_the_network_where_that_is_scarcer() -> None:
+    found = needs(600, COST, Assumptions(node_gigabits=1, network_share=0.5), utilisation=0.5)
+    assert found.nodes == pytest.approx(10 * 101e6 * 8 / 0.5e9)
 
 
 def test_a_gpu_starts_operators_and_multiplies() -> None:
@@ -72,6 +78,7 @@ def test_a_calm_load_waits_for_nothing_but_its_own_work() -> None:
     calm = Scenario(30, seconds=1200, burst=1.0, loss_at=10_000)
     waits = [seconds for _, seconds in simulate(calm, spread=1e-6).record.latencies]
     own = COST.cores["gateway"] + COST.cores["visual"] + COST.gpu + COST.cores["fusion"]
+    own += network_seconds(COST, Assumptions())
     assert min(waits) == pytest.approx(own, rel=0.05)
     assert np.median(waits) < 1.2 * own
 
