@@ -22,7 +22,7 @@ TEMPLATE = Path(__file__).with_name("page.md")
 TARGET = 0.7
 """Use of a pool that the chart's scalers aim for."""
 SEED = 7
-CELL = 5_000
+CELL = 2_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Each stage is a pool of servers (cores, GPUs, networks of nodes) with one queue. A clip is decoded by the gateway, its
 pictures cross the network and go through visual and Triton while its sound goes through audio, and fusion weighs both.
-Every 15 seconds a scaler looks at each pool as a HorizontalPodAutoscaler does. Figures of the pools come from ``model``.
+Every 15 seconds a scaler looks at each pool as a HorizontalPodAutoscaler does. Figures come from ``model``.
 """
 
 from __future__ import annotations
