@@ -204,6 +204,8 @@ class Admission:
                 waiter.called.set_result(None)
                 waiter.memory.set_to(self._rules.analysis_bytes)
                 self._analyzing += 1
+        if self._may_run():
+            self._room.idle()
 
     def _may_run(self) -> bool:
         """Whether another analysis fits; one always does, or a small budget would stop everything."""

@@ -2,7 +2,7 @@
 
 A lane gets turns by its weight, so that interactive requests go first and backfill never starves; within a
 lane every caller gets as many turns as any other. A short queue absorbs bursts, a standing one only adds
-delay: when a *brisk* lane has not been empty for as long as a few analyses take it is overloaded. Then
+delay: when turns have been wanting in a *brisk* lane for as long as a few analyses take it is overloaded. Then
 newcomers go first, for their callers still wait, and those who have waited too long to be welcome are
 refused. Sources: Nichols and Jacobson, "Controlling Queue Delay" (2012); Maurer, "Fail at Scale" (2015), on
 adaptive LIFO.
@@ -20,7 +20,7 @@ from services.gateway.budget import Reservation
 from services.gateway.fairness import TurnTaking
 
 STANDING_TURNS = 3.0
-"""A queue stands when it has not been empty for this many times the length of an analysis."""
+"""A queue stands when there was no turn to spare for this many times the length of an analysis."""
 WELCOME_TURNS = 0.5
 """In an overloaded lane nobody waits longer than this many times the length of an analysis."""
 
@@ -100,7 +100,10 @@ class WaitingRoom:
         lane = self._lanes[waiter.priority]
         if waiter in lane.waiters:
             lane.waiters.remove(waiter)
-        if not lane.waiters:
+
+    def idle(self) -> None:
+        """Nobody waits and there is a turn to spare. Only this ends overload: a short queue empties all the time."""
+        for lane in self._lanes.values():
             lane.standing_since = None
 
     def next(self, now: float, typical_seconds: float) -> Waiter | None:
