@@ -34,6 +34,7 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environment = {
         "BONAFIDE_GATEWAY_BRANCH_SECONDS": str(BRANCH_SECONDS),
         "BONAFIDE_GATEWAY_BREAKER_LEAST_CALLS": "1000",
+        "BONAFIDE_GATEWAY_ANSWERS_BYTES": "0",  # or the answer of the healthy stack would be given again
         "BONAFIDE_VISUAL_CALLS_AT_ONCE": "1",
         "BONAFIDE_AUDIO_CALLS_AT_ONCE": "1",
     }
@@ -90,12 +91,22 @@ def at_its_limit(stack: Stack, name: str) -> Iterator[None]:
 
     with grpc.insecure_channel(stack.addresses[name], options=NO_PROXY) as channel:
         call = channel.stream_unary(METHODS[name]).future(silence())
-        time.sleep(0.5)  # the place is taken when the call has arrived
         try:
+            assert any(_is_full(channel, name) for _ in range(100))
             yield
         finally:
             never.set()
             call.cancel()
+
+
+def _is_full(channel: grpc.Channel, name: str) -> bool:
+    """Whether a service refuses an empty message because it is at its limit."""
+    time.sleep(0.05)
+    try:
+        channel.unary_unary(METHODS[name])(b"", timeout=20)
+    except grpc.RpcError as error:
+        return error_reason(error) == "CALLS_FULL"
+    return False
 
 
 @contextmanager
@@ -104,10 +115,12 @@ def killed(stack: Stack, name: str) -> Iterator[None]:
     yield
 
 
-FAULTS: dict[str, tuple[Callable[[Stack, str], AbstractContextManager[None]], tuple[Outcome, ReasonCode]]] = {
-    "stopped": (stopped, (Outcome.TIMED_OUT, ReasonCode.BRANCH_TIMED_OUT)),
-    "at its limit": (at_its_limit, (Outcome.FAILED, ReasonCode.BRANCH_UNAVAILABLE)),
-    "killed": (killed, (Outcome.FAILED, ReasonCode.BRANCH_UNAVAILABLE)),
+LATE = (Outcome.TIMED_OUT, ReasonCode.BRANCH_TIMED_OUT)
+AWAY = (Outcome.FAILED, ReasonCode.BRANCH_UNAVAILABLE)
+FAULTS: dict[str, tuple[Callable[[Stack, str], AbstractContextManager[None]], set[tuple[Outcome, ReasonCode]]]] = {
+    "stopped": (stopped, {LATE, AWAY}),  # a ping may find out before the deadline does
+    "at its limit": (at_its_limit, {AWAY}),
+    "killed": (killed, {AWAY}),
 }
 """What happens to a service, and what the ledger says of its branches then; those killed stay dead."""
 
@@ -139,7 +152,7 @@ def test_each_side_that_fails_is_named_and_never_made_up(frail: Stack, clip: byt
     ((name, fault),) = faults.items()
     for report in map(report_from_proto, answer.branches):
         if report.branch in SIDES[name]:
-            assert (report.outcome, report.reason) == FAULTS[fault][1]
+            assert (report.outcome, report.reason) in FAULTS[fault][1]
             assert report.score is None
             assert report.budget_milliseconds == pytest.approx(BRANCH_SECONDS * 1000)
     scored = [report.branch for report in map(report_from_proto, answer.branches) if report.outcome is Outcome.SCORED]
