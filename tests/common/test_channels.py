@@ -143,6 +143,26 @@ async def test_a_replica_that_is_not_ready_gets_no_calls_until_it_is() -> None:
         await load.stop()
 
 
+async def test_calls_with_a_replica_that_hangs_are_answered_by_another() -> None:
+    port = free_port()
+    hanging, other = (f"{host}:{port}" for host in HOSTS[:2])
+    async with (
+        name_server(HOSTS[:2]) as names,
+        channel_to(names, port) as channel,
+        replica(hanging) as process,
+        replica(other),
+    ):
+        await asyncio.gather(is_serving(hanging), is_serving(other))
+        stub = fusion_pb2_grpc.FusionServiceStub(channel)
+        load = Load(channel, fusion_pb2.FuseRequest(policy="slow"), workers=4)
+        await load.until_answered_by(hanging, other)
+        await load.stop()
+        calls = [stub.Fuse(fusion_pb2.FuseRequest(policy="slow"), timeout=60) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGSTOP)
+        assert {(await call).policy.name for call in calls} == {other}
+
+
 async def test_connections_of_replaced_age_do_not_pile_up() -> None:
     def open_connections(port: int) -> int:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import shlex
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from bonafide import cli
 from bonafide.client import Client
 from bonafide.connection import Credentials
 from bonafide.errors import AccessDeniedError, ServerUnreachableError
@@ -73,6 +75,12 @@ def test_a_verdict_through_mutual_tls_on_every_hop(stack: Stack, identities: Ide
         answer = client.analyze(io.BytesIO(clip()), timeout=60)
     outcomes = {report.branch: report.outcome for report in answer.branches}
     assert outcomes[Branch.FRAME] is Outcome.SCORED
+
+
+def test_the_options_that_up_prints_let_the_command_in(stack: Stack, identities: Identities, tmp_path: Path) -> None:
+    still = tmp_path / "still.png"
+    still.write_bytes(make.still_picture("PNG"))
+    assert cli.main(["analyze", *shlex.split(cli._shown(identities)), "--server", stack.gateway, str(still)]) == 0
 
 
 def test_strangers_and_the_expired_do_not_get_in(stack: Stack, identities: Identities, tmp_path: Path) -> None:
