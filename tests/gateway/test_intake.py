@@ -12,8 +12,13 @@ import grpc
 import pytest
 
 from bonafide.v1 import analysis_pb2, upload_pb2, upload_pb2_grpc
+from deploy.local.authority import Authority
 from services.common.status import details_of, error_reason
+from services.gateway.fetching import Fetcher
+from services.gateway.settings import GatewaySettings
+from tests.gateway.https_host import Host, ok
 from tests.gateway.stand_ins import Visual
+from tests.gateway.test_fetching import HERE, Fetching
 from tests.gateway.test_service import CLIP, LIMIT, Stack, make_model
 
 PIECE = 10_000
@@ -45,10 +50,19 @@ async def arrived(stub: Any, upload_id: str, wanted: int) -> bool:
     return False
 
 
-async def sent(stack: Stack, data: bytes = CLIP, sha256: str = "") -> str:
+async def refused_stretch(
+    stack: Stack, messages: Iterator[upload_pb2.SendChunksRequest]
+) -> tuple[grpc.StatusCode, str]:
+    """How a stretch of an upload is refused."""
+    return await stack.refused(
+        lambda channel: upload_pb2_grpc.UploadServiceStub(channel).SendChunks(messages, timeout=10)
+    )
+
+
+async def sent(stack: Stack, data: bytes = CLIP) -> str:
     """A whole upload of the stack; its id."""
     stub = uploads(stack)
-    created = await stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=len(data), sha256=sha256), timeout=10)
+    created = await stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=len(data)), timeout=10)
     upload_id = str(created.upload.upload_id)
     answer = await stub.SendChunks(stretch(upload_id, 0, data), timeout=10)
     assert answer.upload.complete
@@ -82,7 +96,7 @@ async def test_a_dropped_connection_costs_only_what_was_on_its_way(stack: Stack)
         call = stub.SendChunks(breaking(upload_id), timeout=30)
         assert await arrived(stub, upload_id, half)
         call.cancel()
-        assert await reason_of(stack.analyze(iter([_by_id(upload_id)]))) == (
+        assert await stack.refusal(iter([_by_id(upload_id)])) == (
             grpc.StatusCode.FAILED_PRECONDITION,
             "UPLOAD_INCOMPLETE",
         )
@@ -99,14 +113,14 @@ async def test_uploads_are_refused_by_their_typed_reasons(stack: Stack) -> None:
     async with stack:
         stub = uploads(stack)
         upload_id = (await stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=100))).upload.upload_id
-        wrong = stub.SendChunks(stretch(upload_id, 7, b"x"), timeout=10)
-        assert await reason_of(wrong) == (grpc.StatusCode.OUT_OF_RANGE, "OFFSET_MISMATCH")
-        over = stub.SendChunks(stretch(upload_id, 0, bytes(101)), timeout=10)
-        assert await reason_of(over) == (grpc.StatusCode.OUT_OF_RANGE, "UPLOAD_OVERFLOW")
-        headless = stub.SendChunks(iter(list(stretch(upload_id, 0, b"x"))[1:]), timeout=10)
-        assert await reason_of(headless) == (grpc.StatusCode.INVALID_ARGUMENT, "START_MISSING")
+        wrong = await refused_stretch(stack, stretch(upload_id, 7, b"x"))
+        assert wrong == (grpc.StatusCode.OUT_OF_RANGE, "OFFSET_MISMATCH")
+        over = await refused_stretch(stack, stretch(upload_id, 0, bytes(101)))
+        assert over == (grpc.StatusCode.OUT_OF_RANGE, "UPLOAD_OVERFLOW")
+        headless = await refused_stretch(stack, iter(list(stretch(upload_id, 0, b"x"))[1:]))
+        assert headless == (grpc.StatusCode.INVALID_ARGUMENT, "START_MISSING")
         empty = [*stretch(upload_id, 0, b""), upload_pb2.SendChunksRequest(chunk=b"")]
-        assert (await reason_of(stub.SendChunks(iter(empty), timeout=10)))[1] == "INVALID_CHUNK"
+        assert (await refused_stretch(stack, iter(empty)))[1] == "INVALID_CHUNK"
         large = stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=LIMIT + 1))
         assert await reason_of(large) == (grpc.StatusCode.FAILED_PRECONDITION, "FILE_TOO_LARGE")
         nothing = stub.CreateUpload(upload_pb2.CreateUploadRequest())
@@ -114,8 +128,9 @@ async def test_uploads_are_refused_by_their_typed_reasons(stack: Stack) -> None:
         await stub.DeleteUpload(upload_pb2.DeleteUploadRequest(upload_id=upload_id))
         gone = stub.GetUpload(upload_pb2.GetUploadRequest(upload_id=upload_id))
         assert await reason_of(gone) == (grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND")
-        lying = sent(stack, CLIP, sha256="ab" * 32)
-        assert await reason_of(lying) == (grpc.StatusCode.INVALID_ARGUMENT, "HASH_MISMATCH")
+        declared = await stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=len(CLIP), sha256="ab" * 32))
+        lying = await refused_stretch(stack, stretch(declared.upload.upload_id, 0, CLIP))
+        assert lying == (grpc.StatusCode.INVALID_ARGUMENT, "HASH_MISMATCH")
 
 
 async def test_a_wrong_field_is_named_by_its_path(stack: Stack) -> None:
@@ -142,7 +157,7 @@ async def test_a_declared_hash_is_held_against_the_bytes(stack: Stack) -> None:
     right = hashlib.sha256(CLIP).hexdigest()
     async with stack:
         assert (await stack.analyze(_plain(CLIP, sha256=right)))[-1].analysis.media.sha256 == right
-        refused = await reason_of(stack.analyze(_plain(CLIP, sha256="ab" * 32)))
+        refused = await stack.refusal(_plain(CLIP, sha256="ab" * 32))
         assert refused == (grpc.StatusCode.INVALID_ARGUMENT, "HASH_MISMATCH")
 
 
@@ -178,14 +193,33 @@ async def test_pieces_take_places_of_uploads_too(tmp_path: Path) -> None:
         upload_id = (await stub.CreateUpload(upload_pb2.CreateUploadRequest(size_bytes=9), timeout=10)).upload.upload_id
         call = stub.SendChunks(waiting(upload_id), timeout=30)
         assert await arrived(stub, upload_id, 1)
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.SendChunks(stretch(upload_id, 1, b"x"), timeout=10)
-        assert await reason_of(stack.analyze(_plain(CLIP))) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_FULL")
+        refused = await refused_stretch(stack, stretch(upload_id, 1, b"x"))
+        assert await stack.refusal(_plain(CLIP)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_FULL")
         let_go.set()
         assert (await call).upload.received_bytes == 1
         assert (await stack.analyze(_plain(CLIP)))[-1].HasField("analysis")
-    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert details_of(refused.value).retry_after_seconds
+    assert refused == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_FULL")
+
+
+async def test_a_clip_is_fetched_and_judged(stack: Stack, tmp_path: Path) -> None:
+    """Settings as of an operator, but for a guard that lets the one address of this test through."""
+    authority = Authority()
+    host = Host(authority.issue("clips", tmp_path), {"/clip.mp4": ok(CLIP), "/text": ok(b"nothing that is media")})
+
+    class Reaching(GatewaySettings):
+        def fetcher(self) -> Fetcher:
+            return Fetching(authority, host).fetcher
+
+    stack.kind = Reaching
+    async with host.listening(HERE), stack:
+        uri = f"https://clips.bonafide:{host.port}"
+        events = await _fetched(stack, f"{uri}/clip.mp4")
+        missing = await reason_of(_fetched(stack, f"{uri}/missing"))
+        endings = await _batch(stack, [{"uri": f"{uri}/clip.mp4"}, {"uri": f"{uri}/text"}])
+    assert events[0].progress.stage == analysis_pb2.STAGE_RECEIVING
+    assert events[-1].analysis.media.sha256 == hashlib.sha256(CLIP).hexdigest()
+    assert missing == (grpc.StatusCode.NOT_FOUND, "URI_NOT_FOUND")
+    assert {ending.index: ending.status.code for ending in endings} == {0: 0, 1: 3}
 
 
 async def test_a_batch_answers_each_item_by_itself(stack: Stack) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -105,13 +105,14 @@ async def serving(service: Service, settings: ServiceSettings) -> AsyncIterator[
 class Stack:
     """The gateway with its peers, of which any may be left out, and with settings of its own."""
 
+    kind: type[GatewaySettings] = GatewaySettings
+
     def __init__(self, repository: Path, **settings: Any) -> None:
         self._settings = settings
         self.visual, self.audio, self.fusion = Visual(), Audio(), Fusion()
         self.absent: set[str] = set()
         self._repository = repository
         self._exits = AsyncExitStack()
-        self.address: str
         self.address = ""
         self.channel: grpc.aio.Channel
         self.stub: Any
@@ -128,7 +129,7 @@ class Stack:
                 service = Service(name, [f"bonafide.v1.{name.capitalize()}Service"], partial(add, servicer), ready)
                 settings = ServiceSettings(listen=addresses[name], drain_seconds=0.1, drain_notice_seconds=0)
                 await self._exits.enter_async_context(serving(service, settings))
-        settings = GatewaySettings(
+        settings = self.kind(
             listen=free_address(),
             drain_seconds=0.1,
             drain_notice_seconds=0,
@@ -139,7 +140,6 @@ class Stack:
             **{f"{name}_address": address for name, address in addresses.items()},
         )
         await self._exits.enter_async_context(serving(build(settings), settings))
-        self.address = settings.listen
         self.address = settings.listen
         self.channel = open_channel(settings.listen, max_message_bytes=1 << 26)
         await asyncio.wait_for(self.channel.channel_ready(), 10)
@@ -157,10 +157,18 @@ class Stack:
         """How an upload is refused. Asked by the blocking client: the other fails in itself ("Internal error from
         Core") when it is about to send as the refusal arrives."""
 
+        def call(channel: grpc.Channel) -> None:
+            list(analysis_pb2_grpc.AnalysisServiceStub(channel).Analyze(messages, timeout=timeout))
+
+        return await self.refused(call)
+
+    async def refused(self, call: Callable[[grpc.Channel], object]) -> tuple[grpc.StatusCode, str]:
+        """How a call of the blocking client is refused."""
+
         def ask() -> tuple[grpc.StatusCode, str]:
             with grpc.insecure_channel(self.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
                 with pytest.raises(grpc.RpcError) as refused:
-                    list(analysis_pb2_grpc.AnalysisServiceStub(channel).Analyze(messages, timeout=timeout))
+                    call(channel)
                 return refused.value.code(), error_reason(refused.value)
 
         return await asyncio.to_thread(ask)
