@@ -6,7 +6,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class Credentials:
         allow_plain_text: send without TLS to other machines too. Keys and tokens can then be read on the way.
     """
 
-    api_key: str = ""
-    token: str | Callable[[], str] = ""
+    api_key: str = field(default="", repr=False)
+    token: str | Callable[[], str] = field(default="", repr=False)
     tls: bool = False
     root_certificates: Path | None = None
     certificate: Path | None = None

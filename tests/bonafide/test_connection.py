@@ -54,6 +54,13 @@ def test_the_address_may_come_from_the_environment(monkeypatch: pytest.MonkeyPat
     assert Target.of("127.0.0.1:88", Credentials()).address == "127.0.0.1:88"
 
 
+@pytest.mark.parametrize("shown", [{"api_key": "hidden"}, {"token": "hidden"}])
+def test_secrets_are_not_shown(shown: dict[str, str]) -> None:
+    credentials = Credentials(**shown)
+    assert "hidden" not in repr(credentials)
+    assert "hidden" not in repr(Target.of("127.0.0.1:1", credentials))
+
+
 def certificate(directory: Path, name: str, issuer: str = "") -> tuple[Path, Path]:
     """A certificate for localhost and its key, signed by ``issuer`` or by itself."""
     key = ec.generate_private_key(ec.SECP256R1())

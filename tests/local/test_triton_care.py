@@ -24,7 +24,7 @@ from tests.local.conftest import start_triton
 from tests.local.test_triton import metric
 
 INPUTS = {"pixels": np.ones((1, 2, 4), np.uint8)}
-QUICK = TritonLimits(patience_seconds=0.3, probe_seconds=3.0, heal=False)
+QUICK = TritonLimits(patience_seconds=0.3, probe_seconds=2.0, heal=False)
 
 
 @pytest.fixture(scope="module")
