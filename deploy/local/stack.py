@@ -62,7 +62,7 @@ class StackOptions:
     environment: Mapping[str, str] = field(default_factory=dict)
     own_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     start_seconds: float = 90.0
-    patience_seconds: float = 4.0
+    patience_seconds: float = 8.0
     grace_seconds: float = 8.0
 
 
