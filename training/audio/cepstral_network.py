@@ -32,7 +32,7 @@ NOT_CONSTANT = 1e-6
 class Schedule:
     """How the network is trained: steps of Adam under a one-cycle rate (Smith and Topin 2018)."""
 
-    steps: int = 250
+    steps: int = 200
     batch: int = 32
     highest_rate: float = 4e-3
     decay: float = 1e-3
@@ -67,19 +67,20 @@ class MaxFeatureMap(nn.Module):
 
 
 class CepstralNetwork(nn.Module):
-    """Cepstra [N, frames, 30] to one log-odds [N]: statics, slopes and curvatures as three planes."""
+    """Cepstra [N, frames, 30] to one log-odds [N]: statics, slopes and curvatures as three planes, 16 ms a frame."""
 
     def __init__(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
-        self.blocks = nn.Sequential(MaxFeatureMap(3, 12), MaxFeatureMap(12, 16), MaxFeatureMap(16, 24))
+        self.blocks = nn.Sequential(MaxFeatureMap(3, 8), MaxFeatureMap(8, 12), MaxFeatureMap(12, 16))
         self.dropout = nn.Dropout(0.4)
-        self.head = nn.Linear(2 * 24 * (COEFFICIENTS // 8), 1)
+        self.head = nn.Linear(2 * 16 * (COEFFICIENTS // 8), 1)
 
     def forward(self, cepstra: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        values = (cepstra - self.mean) / self.deviation
+        paired = functional.avg_pool1d(cepstra.transpose(1, 2), 2).transpose(1, 2)
+        values = (paired - self.mean) / self.deviation
         slope = values[:, 2:] - values[:, :-2]
         curvature = slope[:, 2:] - slope[:, :-2]
         planes = torch.stack([values[:, 2:-2], slope[:, 1:-1], curvature], 1)
