@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
+from services.common.errors import InvalidInputError, UnavailableError
 from services.common.settings import ServiceSettings
 from services.gateway.addresses import AddressGuard, GuardedBackend, private_networks, resolve
 from services.gateway.batch import BatchLimits
@@ -89,7 +91,8 @@ class IntakeSettings(ServiceSettings):
             reserve_bytes=self.spool_reserve_bytes,
         )
         store = UploadStore(self.spool() / "uploads", limits)
-        store.sweep()
+        with suppress(UnavailableError):  # another replica is at it; every creation sweeps too
+            store.sweep()
         return store
 
     def fetcher(self) -> Fetcher:
@@ -120,7 +123,10 @@ class IntakeSettings(ServiceSettings):
 
 
 def _endpoint(text: str) -> Target:
-    found = parse_uri(text)
+    try:
+        found = parse_uri(text)
+    except InvalidInputError as error:
+        raise ValueError(error.message) from error
     if not isinstance(found, Target) or found.path != "/":
         raise ValueError("the endpoint is https://HOST or https://HOST:PORT")
     return found

@@ -29,10 +29,12 @@ from services.common.errors import (
     OutOfRangeError,
     PreconditionError,
     ResourceExhaustedError,
+    UnavailableError,
 )
 from services.gateway.ingest import hash_mismatch, spool_errors, spool_full
 
 _FILE = re.compile(r"(?P<id>[0-9a-f]{32})-(?P<size>[0-9]{1,20})-(?P<sha256>[0-9a-f]{64}|any)\.(?P<state>part|whole)")
+_LOCK_TRIES, _LOCK_PAUSE_SECONDS, _LOCK_RETRY_SECONDS = 200, 0.01, 1.0
 _HOME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -90,6 +92,7 @@ class UploadStore:
         Raises:
             LimitExceededError: it is larger than one may be (FILE_TOO_LARGE).
             ResourceExhaustedError: its owner has no room left (UPLOAD_QUOTA), or the disk (SPOOL_FULL).
+            UnavailableError: another process has been creating one for seconds (UNAVAILABLE).
         """
         if size_bytes > self._limits.max_file_bytes:
             limit = self._limits.max_file_bytes
@@ -198,9 +201,19 @@ class UploadStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One creation at a time, over all processes that share the directory."""
+        """One creation at a time, over all processes that share the directory. One that hangs holds up nobody long.
+
+        Raises:
+            UnavailableError: somebody has been creating for seconds (UNAVAILABLE).
+        """
         with (self._directory / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            for _ in range(_LOCK_TRIES):
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(_LOCK_PAUSE_SECONDS)
+            else:
+                raise UnavailableError("uploads cannot be created now", retry_after_seconds=_LOCK_RETRY_SECONDS)
             yield
 
 
@@ -228,17 +241,12 @@ class Stretch:
         if self._offset + len(chunk) > self._stored.size_bytes:
             text = f"more bytes than the {self._stored.size_bytes} that were announced"
             raise OutOfRangeError(text, reason="UPLOAD_OVERFLOW")
-        with self._writing, spool_errors():
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                self._check_alone()
-                view = memoryview(chunk)
-                while view:
-                    written = os.write(self._file.fileno(), view)
-                    self._offset += written
-                    view = view[written:]
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+        with self._writing, spool_errors(), self._alone():
+            view = memoryview(chunk)
+            while view:
+                written = os.write(self._file.fileno(), view)
+                self._offset += written
+                view = view[written:]
 
     def finish(self) -> None:
         """Close the file when its last byte has arrived; call it at the end of every stretch.
@@ -258,12 +266,22 @@ class Stretch:
             if not stored.path.with_suffix(".whole").exists():
                 raise _not_found() from None
 
-    def _check_alone(self) -> None:
-        status = os.fstat(self._file.fileno())
-        if not status.st_nlink:
-            raise _not_found()
-        if status.st_size != self._offset:
-            raise AbortedError("somebody else sends the same upload", reason="UPLOAD_CONFLICT")
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else appends within the block, or has since this stretch did. Never waits: who holds may be dead."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _conflict() from error
+        try:
+            status = os.fstat(self._file.fileno())
+            if not status.st_nlink:
+                raise _not_found()
+            if status.st_size != self._offset:
+                raise _conflict()
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def __enter__(self) -> Self:
         return self
@@ -308,6 +326,10 @@ def _sha256(path: Path) -> str:
 
 def _not_found() -> NotFoundError:
     return NotFoundError("there is no such upload", reason="UPLOAD_NOT_FOUND")
+
+
+def _conflict() -> AbortedError:
+    return AbortedError("somebody else sends the same upload", reason="UPLOAD_CONFLICT")
 
 
 def _quota(text: str) -> ResourceExhaustedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import os
@@ -24,6 +25,7 @@ from services.common.errors import (
     OutOfRangeError,
     PreconditionError,
     ResourceExhaustedError,
+    UnavailableError,
 )
 from services.gateway.uploads import StoreLimits, UploadStore
 
@@ -128,6 +130,23 @@ def test_many_at_once_leave_the_bytes_of_one(store: UploadStore) -> None:
         thread.join(20)
     with store.open("ann", upload.upload_id) as file:
         assert file.read() == whole
+
+
+def test_a_process_that_hangs_while_it_holds_a_lock_holds_up_nobody_for_long(
+    store: UploadStore, tmp_path: Path
+) -> None:
+    upload = store.create("ann", 500)
+    (path,) = (tmp_path / "spool").glob("*/*")
+    with path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with refused(AbortedError, "UPLOAD_CONFLICT"):
+            send(store, upload.upload_id, 0, DATA)
+    send(store, upload.upload_id, 0, DATA)
+    with (tmp_path / "spool" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with refused(UnavailableError, "UNAVAILABLE"):
+            store.create("ann", 500)
+    store.create("ann", 500)
 
 
 def test_bytes_that_do_not_have_the_declared_hash_are_refused_and_gone(store: UploadStore) -> None:
