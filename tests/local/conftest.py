@@ -121,6 +121,13 @@ def _channel(address: str, tls: CertificateFiles | None) -> grpc.Channel:
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(read.authorities, read.key, read.chain))
 
 
+def kill_triton(process: ManagedProcess, address: str) -> None:
+    """Kill a server, and remove the shared memory that it could not."""
+    process.kill()
+    for file in triton.SHARED_MEMORY.glob(f"bonafide-test-{address.rpartition(':')[2]}-*"):
+        file.unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def triton_server(
     installation: triton.TritonInstallation, tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory

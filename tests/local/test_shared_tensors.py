@@ -19,7 +19,7 @@ from services.common.inference import Array, EmbeddedEngine, TritonEngine, Trito
 from services.common.models import ModelRepository
 from services.common.shared_tensors import SHARED_MEMORY, Region, SharedTensors, sweep
 from services.common.tensor_passing import TensorPassing
-from tests.local.conftest import start_triton
+from tests.local.conftest import kill_triton, start_triton
 from tests.local.test_triton_care import engine
 
 LARGE = TritonLimits(shared_regions=2, shared_region_bytes=1 << 20, shared_from_bytes=1000)
@@ -122,7 +122,7 @@ async def test_a_restarted_server_gets_the_regions_anew(
         try:
             await settle(opened)
             before = files()
-            process.kill()
+            kill_triton(process, address)
             process, _, _ = start_triton(installation, tiny_repository, ["tiny"], tmp_path, ports=ports)
             for _ in range(3):
                 batch = pixels()
@@ -132,7 +132,7 @@ async def test_a_restarted_server_gets_the_regions_anew(
             assert files()
             assert files() != before
         finally:
-            process.kill()
+            kill_triton(process, address)
     assert files() == set()
 
 

@@ -20,7 +20,7 @@ from services.common.inference import EmbeddedEngine, TritonEngine, TritonLimits
 from services.common.models import ModelRepository
 from services.common.server import models_ready
 from services.common.triton_care import read_config, synthetic_inputs
-from tests.local.conftest import start_triton
+from tests.local.conftest import kill_triton, start_triton
 from tests.local.test_triton import metric
 
 INPUTS = {"pixels": np.ones((1, 2, 4), np.uint8)}
@@ -37,7 +37,7 @@ def server(
     try:
         yield process, address
     finally:
-        process.kill()
+        kill_triton(process, address)
 
 
 @asynccontextmanager
@@ -128,7 +128,7 @@ async def test_a_server_that_is_killed_or_hangs_is_named_and_its_return_is_notic
             with pytest.raises(DeadlineError):
                 await opened.infer("tiny", INPUTS, timeout=0.5)
         finally:
-            process.kill()
+            kill_triton(process, address)
         with pytest.raises(BonafideError) as gone:
             await opened.check(["tiny"])
         with pytest.raises(UnavailableError) as unreachable:
