@@ -16,7 +16,7 @@ REGISTRY ?= registry.example/bonafide
 TAG ?= 0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench bench-hop bench-upload \
+.PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench bench-hop bench-upload hanging-up \
 	chart chart-check images sbom capacity test-faults faults overload fuzz soak \
 	train train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
@@ -129,6 +129,9 @@ soak: setup setup-dev ## thousands of mixed analyses on one system; COUNT
 	@$(PY) -m benchmarks.reliability.soak $(call option,count,$(COUNT)) $(call option,turns,$(TURNS))
 
 option = $(if $(2),--$(1) $(2))
+
+hanging-up: setup models ## what is still done after a caller hung up; PAGE=FILE for Markdown
+	@$(PY) -m benchmarks.hanging_up $(if $(PAGE),--page "$(PAGE)")
 
 bench: setup models ## cost of the stack against a raw loop; OUT=FILE for JSON, PAGE=FILE for Markdown
 	@$(PY) -m benchmarks.run $(if $(OUT),--out "$(OUT)") $(if $(PAGE),--page "$(PAGE)")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
+from benchmarks.processor_time import processor_seconds
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
 from deploy.local.stack import Stack
 from tests import media_factory as make
 
 MINUTES = 5
-TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_SHARE = 0.2
 """Processors that the stack may use when nothing is asked of it: health, readiness, Triton's own threads."""
 
@@ -30,21 +28,17 @@ def long_clip() -> bytes:
     return make.Clip(times=times, width=width, height=height, picture=lambda *_: portrait).bytes()
 
 
-def processor_seconds(stack: Stack) -> float:
-    """What all processes of the stack have used so far."""
-    total = 0
-    for pid in stack.pids.values():
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+def processor_time(stack: Stack) -> float:
+    """What all processes of the stack and their children, Triton's models, have used so far, seconds."""
+    return sum(processor_seconds(pid) for pid in stack.pids.values())
 
 
 def settle(stack: Stack) -> float:
     """Wait until the stack is idle; answers the processor time used by then."""
     for _ in range(60):
-        before = processor_seconds(stack)
+        before = processor_time(stack)
         time.sleep(0.5)
-        if processor_seconds(stack) - before < 0.5 * IDLE_SHARE:
+        if processor_time(stack) - before < 0.5 * IDLE_SHARE:
             return before
     raise AssertionError("the stack never falls idle")
 
@@ -65,5 +59,5 @@ def test_hanging_up_leaves_nothing_running(stack: Stack, long_clip: bytes, stage
                 break
         time.sleep(0.3)  # in the midst of it
         call.cancel()
-        hung_up = processor_seconds(stack)
+        hung_up = processor_time(stack)
         assert settle(stack) - hung_up < 1.0
