@@ -122,7 +122,7 @@ def _page(whole: float, found: list[HangUp], engine: str) -> str:
     lines = [
         "# Hanging up",
         "",
-        f"A caller sends a clip ({KIND.name}, {engine} engine), waits until a stage has run for {INTO_STAGE_SECONDS} s,",
+        f"A caller sends a clip ({KIND.name}, {engine} engine), lets a stage run for {INTO_STAGE_SECONDS} s,",
         "and cancels. Written by `make hanging-up PAGE=docs/hanging-up.md`; all processes of the stack count, Triton's",
         f"models among them. Left alone, the analysis takes {whole:.1f} s of processor time. Load average of the",
         f"machine meanwhile, this measurement among it: {load}; what others do makes the wall time longer, not the",

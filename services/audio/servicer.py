@@ -8,7 +8,7 @@ from bonafide.v1 import audio_pb2, audio_pb2_grpc
 from services.audio.converters import branches_from_proto, evidence_to_proto
 from services.audio.pipeline import AudioPipeline
 from services.common.converters import audio_from_proto
-from services.common.status import remaining_seconds, unary_errors
+from services.common.status import ANSWER_MARGIN_SECONDS, remaining_seconds, unary_errors
 
 
 class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
@@ -26,5 +26,5 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
     ) -> audio_pb2.AnalyzeSpeechResponse:
         """See the contract."""
         audio, branches = audio_from_proto(request.audio), branches_from_proto(request)
-        timeout = remaining_seconds(context, default=self._call_seconds)
+        timeout = remaining_seconds(context, default=self._call_seconds, margin=ANSWER_MARGIN_SECONDS)
         return evidence_to_proto(await self._pipeline.analyze(audio, branches, timeout=timeout))

@@ -170,6 +170,10 @@ def stream_errors(
     return wrapped
 
 
+ANSWER_MARGIN_SECONDS = 0.2
+"""Kept of a caller's deadline between services of ours, to send what is known by then."""
+
+
 def remaining_seconds(context: grpc.aio.ServicerContext[Any, Any], *, default: float, margin: float = 0.0) -> float:
     """Seconds left of the caller's deadline less a margin, or ``default`` when there is none; at least 0."""
     remaining = cast("float | None", context.time_remaining())  # the stubs forget calls without a deadline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
-from services.common.status import remaining_seconds, unary_errors
+from services.common.status import ANSWER_MARGIN_SECONDS, remaining_seconds, unary_errors
 from services.fusion.converters import input_from_proto, result_to_proto
 from services.fusion.pipeline import FusionPipeline
 
@@ -24,5 +24,5 @@ class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):
         context: grpc.aio.ServicerContext[fusion_pb2.FuseRequest, fusion_pb2.FuseResponse],
     ) -> fusion_pb2.FuseResponse:
         """See the contract."""
-        timeout = remaining_seconds(context, default=self._call_seconds)
+        timeout = remaining_seconds(context, default=self._call_seconds, margin=ANSWER_MARGIN_SECONDS)
         return result_to_proto(await self._pipeline.fuse(input_from_proto(request), timeout=timeout))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import grpc
 
 from bonafide.v1 import visual_pb2, visual_pb2_grpc
-from services.common.status import remaining_seconds, unary_errors
+from services.common.status import ANSWER_MARGIN_SECONDS, remaining_seconds, unary_errors
 from services.visual.converters import evidence_to_proto, request_from_proto
 from services.visual.pipeline import VisualPipeline
-
-ANSWER_MARGIN_SECONDS = 0.2
-"""Kept of the caller's deadline to send what is known by then."""
 
 
 class VisualServicer(visual_pb2_grpc.VisualServiceServicer):

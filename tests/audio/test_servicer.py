@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -9,10 +10,13 @@ import numpy.typing as npt
 import pytest
 
 from bonafide.v1 import audio_pb2, audio_pb2_grpc, evidence_pb2, media_pb2
-from services.audio.pipeline import AudioPipeline
+from services.audio.pipeline import AudioPipeline, WindowPlan
 from services.audio.servicer import AudioServicer
 from services.common.converters import audio_to_proto
+from services.common.errors import DeadlineError
+from services.common.inference import EmbeddedEngine
 from services.common.media import AudioTrack
+from services.common.models import ModelRepository
 from services.common.status import error_reason
 
 Sound = npt.NDArray[np.float32]
@@ -70,3 +74,25 @@ async def test_a_branch_that_does_not_exist_is_refused(stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.AnalyzeSpeech(request, timeout=60)
     assert error_reason(caught.value) == "UNKNOWN_BRANCH"
+
+
+async def test_a_model_that_is_late_still_leaves_time_for_what_is_known(
+    repository: ModelRepository, speech: Callable[[float], Sound]
+) -> None:
+    class Late(EmbeddedEngine):
+        async def infer(self, model: str, inputs: Mapping[str, Any], *, timeout: float) -> dict[str, Any]:
+            await asyncio.sleep(timeout)
+            raise DeadlineError(f"{model} took {len(inputs)} inputs and did not answer")
+
+    server = grpc.aio.server()
+    late = AudioPipeline(Late(repository), repository, WindowPlan())
+    audio_pb2_grpc.add_AudioServiceServicer_to_server(AudioServicer(late, 30.0), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = audio_pb2_grpc.AudioServiceStub(channel)
+        request = audio_pb2.AnalyzeSpeechRequest(audio=audio_to_proto(AudioTrack(0, speech(2.0))))
+        answer = await stub.AnalyzeSpeech(request, timeout=3.0)
+    await server.stop(0)
+    assert answer.reports[0].outcome == evidence_pb2.OUTCOME_TIMED_OUT
+    assert answer.HasField("voice")
