@@ -74,6 +74,8 @@ def _chart_settings(component: Component) -> dict[str, str]:
     settings = dict(values[component.name]["settings"])
     if component.name == "gateway":
         settings["spool_directory"] = SPOOL
+    if component.runs_models:
+        settings["triton_shared_regions"] = 0  # containers have no /dev/shm in common
     return {component.prefix + name.upper(): str(value) for name, value in settings.items()}
 
 

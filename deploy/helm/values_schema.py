@@ -20,6 +20,7 @@ CHART_SETS = frozenset(
     {
         *("listen", "health_listen", "allow_plaintext", "model_repository", "drain_notice_seconds", "drain_seconds"),
         *("engine", "triton_address", "triton_authorities", "triton_certificate", "triton_key"),
+        "triton_shared_regions",
         *("tls_certificate", "tls_key", "tls_authorities", "allowed_peers"),
         *("peer_authorities", "peer_certificate", "peer_key", "api_keys", "spool_directory"),
     }

@@ -20,6 +20,7 @@ that the chart decides, and the operator's. Takes a dict: root, name, component,
 {{- $profile := $values.tritonProfile -}}
 {{- $_ := required (printf "%s.tritonProfile: there is no triton.profiles.%s" .name $profile) (get $root.Values.triton.profiles $profile) -}}
 {{- $_ := set $settings "ENGINE" "triton" -}}
+{{- $_ := set $settings "TRITON_SHARED_REGIONS" "0" -}}{{- /* pods have no /dev/shm in common */ -}}
 {{- $_ := set $settings "TRITON_ADDRESS" (include "bonafide.address" (dict "root" $root "name" (printf "triton-%s" $profile) "port" $topology.triton.grpc)) -}}
 {{- end -}}
 {{- if $encrypted -}}
