@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -38,12 +39,12 @@ class Run:
 
 def main() -> None:
     """Simulate, plot, write."""
-    assumed = Assumptions()
-    cost = mean_clip(assumed, load_measured())
+    assumed, measured = Assumptions(), load_measured()
+    cost = mean_clip(assumed, measured)
     runs = [_run(rate, cost, assumed) for rate in (10.0, 1_000.0, 100_000.0)]
     for run in runs:
         _plot(run, MEASURED.parent / f"clips-{run.rate:.0f}.png")
-    PAGE.write_text(_page(cost, assumed, runs), encoding="utf-8")
+    PAGE.write_text(_page(cost, assumed, runs, measured), encoding="utf-8")
     print(PAGE)
 
 
@@ -93,7 +94,7 @@ def _part(run: Run, name: str, begin: float, end: float) -> str:
     return f"| {run.rate:,.0f} | {name} | {p50:.1f} s | {p99:.1f} s | {share:.1%} |"
 
 
-def _page(cost: ClipCost, assumed: Assumptions, runs: list[Run]) -> str:
+def _page(cost: ClipCost, assumed: Assumptions, runs: list[Run], measured: dict[str, Any]) -> str:
     own = sum(seconds for stage, seconds in cost.cores.items() if stage != "triton")
     hops = {
         "gateway → visual": cost.visual_bytes,
@@ -116,6 +117,8 @@ def _page(cost: ClipCost, assumed: Assumptions, runs: list[Run]) -> str:
         zone_usd=runs[1].needs.zone_usd_a_thousand,
         machine_usd=runs[1].needs.usd_a_thousand,
         target=TARGET,
+        memory=_memory(measured),
+        shared_megabytes=measured["triton_shared_memory_bytes"] / 2**20,
         cell=CELL,
         needs="\n".join(_needs_row(run.needs, run.cells) for run in runs),
         parts="\n".join(line for run in runs for line in _parts(run)),
@@ -126,6 +129,18 @@ def _page(cost: ClipCost, assumed: Assumptions, runs: list[Run]) -> str:
             f"| {each.clips_a_minute:,.0f} | {each.what} | {each.remedy} |" for each in limits(cost, assumed)
         ),
         assumptions="\n".join(f"| `{name}` | {value} | {meaning} |" for name, value, meaning in assumed.lines()),
+    )
+
+
+def _memory(measured: dict[str, Any]) -> str:
+    rows = {
+        "idle": measured["idle_bytes"],
+        "one clip after another, up to 1080p": measured["clips"]["1080p 10 s"]["peak_bytes"],
+        "two 1080p clips at once": measured["peak_bytes_with_two_1080p_clips_at_once"],
+    }
+    order = ("gateway", "visual", "audio", "fusion", "triton")
+    return "\n".join(
+        f"| {what} | {' | '.join(f'{sizes[name] / 2**20:,.0f}' for name in order)} |" for what, sizes in rows.items()
     )
 
 

@@ -9,12 +9,13 @@ import math
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.capacity.arithmetic import arithmetic
 from benchmarks.capacity.assumptions import Assumptions
-from benchmarks.capacity.limits import limits
-from benchmarks.capacity.model import ClipCost, gpu_seconds, mean_clip, needs, network_seconds
+from benchmarks.capacity.limits import VALUES, limits
+from benchmarks.capacity.model import ClipCost, gpu_seconds, load_measured, mean_clip, needs, network_seconds
 from benchmarks.capacity.simulation import Scenario, Simulation
 from services.common.models import ModelRepository
 
@@ -146,3 +147,15 @@ def test_multiplications_are_counted_from_the_graph(tmp_path) -> None:
     found = arithmetic(ModelRepository(tmp_path), "tiny")
     assert found.multiplications == 10 * 10 * 8 * 3 * 9 + 8 * 2
     assert found.operators == 3
+
+
+def test_pods_of_the_chart_hold_what_was_measured() -> None:
+    """Limits above the peak of two of the largest clips at once; requests near it; no more clips at once than that."""
+    units = {"Mi": 2**20, "Gi": 2**30}
+    peaks = load_measured()["peak_bytes_with_two_1080p_clips_at_once"]
+    values = yaml.safe_load(VALUES.read_text())
+    for name in ("gateway", "visual", "audio", "fusion"):
+        limit = values[name]["resources"]["limits"]["memory"]
+        assert peaks[name] * 1.2 < int(limit[:-2]) * units[limit[-2:]], name
+    assert values["gateway"]["settings"]["analyses"] <= 2
+    assert values["visual"]["settings"]["calls_at_once"] <= 2
