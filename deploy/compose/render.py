@@ -18,6 +18,7 @@ MODELS = PurePosixPath("/models")
 SPOOL = "/spool"
 GPU_IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
 _HEAD = "# Written by `python -m deploy.compose.render`; edit that, or deploy/topology.py.\n"
+_RESET = "!reset null"  # an overlay takes a key away by this tag, which needs Compose 2.24
 _SECURITY: dict[str, Any] = {
     "read_only": True,
     "cap_drop": ["ALL"],
@@ -101,6 +102,7 @@ def _gpu() -> dict[str, Any]:
     devices = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     return {
         "image": GPU_IMAGE,
+        "build": _RESET,
         "user": "1000:1000",
         "entrypoint": ["tritonserver"],
         "command": server_arguments(),
@@ -133,7 +135,7 @@ def _address(name: str) -> str:
 
 
 def _text(content: dict[str, Any]) -> str:
-    return _HEAD + yaml.safe_dump(content, sort_keys=False, width=118)
+    return _HEAD + yaml.safe_dump(content, sort_keys=False, width=118).replace(f"'{_RESET}'", _RESET)
 
 
 if __name__ == "__main__":
