@@ -161,8 +161,8 @@ class Admission:
         began = self._now()
         try:
             yield lambda size: self._resize(memory, size)
+            self._throughput.note(self._now() - began)  # what fails or is given up says nothing of the pace
         finally:
-            self._throughput.note(self._now() - began)
             self._end_turn(memory)
 
     @contextmanager

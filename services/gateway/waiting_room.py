@@ -11,7 +11,7 @@ adaptive LIFO.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from services.common.errors import ResourceExhaustedError
@@ -102,8 +102,12 @@ class WaitingRoom:
             lane.waiters.remove(waiter)
 
     def idle(self) -> None:
-        """Nobody waits and there is a turn to spare. Only this ends overload: a short queue empties all the time."""
-        for lane in self._lanes.values():
+        """Say that nobody waits and there is a turn to spare."""
+        self._spare(self._lanes.values())
+
+    def _spare(self, lanes: Iterable[_Lane]) -> None:
+        """There is a turn that these lanes do not want. Only this ends overload: a short queue empties all the time."""
+        for lane in lanes:
             lane.standing_since = None
 
     def next(self, now: float, typical_seconds: float) -> Waiter | None:
@@ -111,6 +115,7 @@ class WaitingRoom:
         weights = {priority: lane.rule.weight for priority, lane in self._lanes.items() if lane.waiters}
         if not weights:
             return None
+        self._spare(lane for priority, lane in self._lanes.items() if priority not in weights)
         priority = self._turns.pick(weights)
         lane = self._lanes[priority]
         overloaded = self.overloaded(priority, now, typical_seconds)

@@ -211,6 +211,19 @@ async def test_a_deadline_that_the_queue_cannot_meet_is_refused_at_once() -> Non
     assert await house.empty()
 
 
+async def test_analyses_that_fail_at_once_do_not_make_the_queue_look_fast() -> None:
+    house = House(replace(RULES, analyses=1))
+    await house.learn(10.0)
+    for _ in range(100):
+        with pytest.raises(ValueError, match="not media"):
+            async with house.admission.turn(applicant()):
+                raise ValueError("not media")
+    await house.join("running")
+    await house.join("waiting")
+    assert house.refusal(applicant(seconds_left=25.0)) == "DEADLINE_UNMEETABLE"
+    assert await house.empty()
+
+
 async def test_a_standing_queue_serves_newcomers_and_refuses_those_who_waited_too_long() -> None:
     house = House(replace(RULES, analyses=1))
     await house.learn(10.0)
