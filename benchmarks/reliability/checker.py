@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from services.common.evidence import Branch, Outcome
+from services.common.evidence import Branch, Outcome, Verdict
 from services.fusion.features import BRANCH_FEATURES
 from services.fusion.heads import INTERCEPT, sigmoid
 
@@ -133,7 +133,7 @@ def _judge_partial(answer: Answer, quiet: Answer, missing: list[str]) -> Finding
         if quiet.lines[name].outcome != Outcome.SCORED and line.score is not None:
             return Finding(Ending.WRONG, f"{name} was made up")
     scored = {name for name, line in answer.lines.items() if line.outcome == Outcome.SCORED}
-    if not scored and answer.verdict != "inconclusive":
+    if not scored and answer.verdict != Verdict.INCONCLUSIVE:
         return Finding(Ending.WRONG, "a verdict without evidence")
     allowed = {feature for branch in scored for feature in BRANCH_FEATURES[Branch(branch)]} | {INTERCEPT}
     if not set(answer.log_odds) <= allowed:

@@ -38,7 +38,6 @@ class Link:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.reset()
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
@@ -60,10 +59,10 @@ class Link:
     async def _close(self) -> int:
         assert self._server is not None
         self._server.close()
+        await self._reset()
         tasks = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)  # each ends once its connections have
         return 0
 
     async def _reset(self) -> int:

@@ -20,7 +20,7 @@ QUIET = Answer(
     expected_id="a",
     sha256="1f",
     expected_sha256="1f",
-    verdict="deepfake",
+    verdict="DEEPFAKE",
     probability=1 / (1 + math.exp(-3)),
     lines={
         "frame": Line("scored", "", 0.9),
@@ -55,6 +55,12 @@ def test_a_named_gap_is_partial() -> None:
     assert ending(DEAF) is Ending.PARTIAL
 
 
+def test_no_evidence_at_all_may_only_be_inconclusive() -> None:
+    nobody = with_line(DEAF, "frame", Line("timed_out", "BRANCH_TIMED_OUT", None))
+    assert ending(replace(nobody, verdict="INCONCLUSIVE", probability=None, log_odds={})) is Ending.PARTIAL
+    assert ending(replace(nobody, probability=None, log_odds={})) is Ending.WRONG
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "expected"),
     [
@@ -79,7 +85,7 @@ def test_without_an_analysis_the_status_decides(code: str, reason: str, expected
     [
         replace(QUIET, request_id="b"),
         replace(QUIET, sha256="2f"),
-        replace(QUIET, verdict="authentic"),
+        replace(QUIET, verdict="AUTHENTIC"),
         replace(QUIET, probability=0.5),
         replace(QUIET, probability=None),
         with_line(QUIET, "frame", Line("scored", "", 0.7)),

@@ -8,6 +8,7 @@ from benchmarks.reliability.arena import Arena
 from benchmarks.reliability.checker import Ending
 from benchmarks.reliability.faults import try_fault
 from benchmarks.reliability.injections import faults
+from services.common.evidence import Verdict
 
 BY_NAME = {fault.name: fault for fault in faults()}
 
@@ -22,6 +23,6 @@ def test_every_request_is_accounted_for(arena: Arena, name: str) -> None:
 
 
 def test_the_quiet_system_answers_every_kind_of_clip(arena: Arena) -> None:
-    assert {answer.verdict for answer in arena.quiet.values()} == {"authentic", "deepfake", "inconclusive"}
+    assert {answer.verdict for answer in arena.quiet.values()} == set(Verdict)
     assert {line.outcome for line in arena.quiet["face and voice"].lines.values()} == {"scored"}
     assert all(finding.ending is Ending.RIGHT for finding in arena.findings(arena.in_turn()))
