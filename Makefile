@@ -125,8 +125,9 @@ fuzz: setup setup-dev ## generated input, then attacks on a gateway; INPUTS, SEC
 		$(call option,seed,$(SEED)) $(if $(AGAIN),--again)
 	@$(PY) -m benchmarks.reliability.malice $(if $(AGAIN),--again)
 
-soak: setup setup-dev ## thousands of mixed analyses on one system; COUNT
-	@$(PY) -m benchmarks.reliability.soak $(call option,count,$(COUNT)) $(call option,turns,$(TURNS))
+soak: setup setup-dev ## thousands of mixed analyses on one system; COUNT, SECONDS
+	@$(PY) -m benchmarks.reliability.soak $(call option,count,$(COUNT)) $(call option,seconds,$(SECONDS)) \
+		$(call option,turns,$(TURNS))
 
 option = $(if $(2),--$(1) $(2))
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from benchmarks.reliability import sandbox, watch
-from benchmarks.reliability.arena import Arena, ArenaOptions
+from benchmarks.reliability.arena import Arena, ArenaOptions, CampaignError
 from benchmarks.reliability.report import publish, publish_details, write_page
 from benchmarks.reliability.watch import Holding
 from deploy.local.stack import GATEWAY, ROOT
@@ -29,8 +29,8 @@ from deploy.local.stack import GATEWAY, ROOT
 DIRECTORY = ROOT / ".run" / "reliability" / "soak"
 PRIORITIES = ("interactive", "batch", "interactive", "backfill")
 SLICE = 500
-WARM_SHARE = 0.15
-"""Share of the analyses after which the system counts as warm."""
+WARM_ANALYSES = 1000
+"""After so many the system counts as warm."""
 UNDER_WAY = 6
 SETTLE_SECONDS = 3.0
 DEADLINE_SECONDS = 120.0
@@ -40,15 +40,25 @@ def main() -> None:
     """Run the soak and write its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="analyses")
+    parser.add_argument("--seconds", type=float, default=0.0, help="at most about so long; 0 for no limit")
     parser.add_argument("--turns", type=Path, help="send a slice only while this file is locked")
     options = parser.parse_args()
     sandbox.enter("benchmarks.reliability.soak")
     before = watch.shared_memory_files("bonafide-")
+    ends = time.monotonic() + options.seconds if options.seconds else float("inf")
+    figures: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True)) as progress, contextlib.suppress(KeyboardInterrupt):
+        bar = progress.add_task("analyses", total=options.count)
         with Arena(_options()) as arena:
-            figures, details = _soak(arena, options.count, options.turns, progress)
-        figures["leaked_shm"] += len(watch.shared_memory_files("bonafide-") - before)
+            for figures, details in _soak(arena, options.count, options.turns):
+                progress.update(bar, completed=figures["analyses"])
+                if time.monotonic() > ends:
+                    break
+    if not figures:
+        raise CampaignError(f"the soak ended before it was warm ({WARM_ANALYSES} analyses)")
+    figures["leaked_shm"] += len(watch.shared_memory_files("bonafide-") - before)
     publish("soak", figures)
     publish_details("soak", details)
     write_page()
@@ -61,40 +71,42 @@ def _options() -> ArenaOptions:
     return ArenaOptions(directory=DIRECTORY, gateways=1, links=False, own_environment={GATEWAY: memory})
 
 
-def _soak(arena: Arena, count: int, turns: Path | None, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-    bar = progress.add_task("analyses", total=count)
+def _soak(arena: Arena, count: int, turns: Path | None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Send slice after slice; answers after each, once warm, the figures so far and what else is to be told."""
     endings: Counter[str] = Counter()
-    remarks: Counter[str] = Counter()
     history: list[dict[str, Any]] = []
     warm: Mapping[str, Holding] = {}
     shared: set[str] = set()
-    done, began = 0, time.monotonic()
+    done, seconds = 0, 0.0
     while done < count:
         size = min(SLICE, count - done)
         with _turn(turns):
+            began = time.monotonic()
             findings = arena.findings(arena.answers(_plan(arena, size)))
+            seconds += time.monotonic() - began
         done += size
-        endings.update(finding.ending.value for finding in findings)
-        remarks.update(finding.remark for finding in findings if finding.remark)
+        endings.update(f"{finding.ending.value} {finding.remark}".strip() for finding in findings)
         time.sleep(SETTLE_SECONDS)
         held = watch.by_name(arena.stack.pids)
         history.append({"analyses": done, **{name: asdict(each) for name, each in held.items()}})
         (DIRECTORY / "history.json").write_text(json.dumps(history), encoding="utf-8")
-        if not warm and done >= WARM_SHARE * count:
+        if done < WARM_ANALYSES:
+            continue
+        if not warm:
             warm, shared = held, watch.shared_memory_files("bonafide-")
-        progress.update(bar, completed=done)
-    seconds = time.monotonic() - began
-    gained = watch.shared_memory_files("bonafide-") - shared
-    details = {
-        "endings": dict(endings),
-        "remarks": dict(remarks),
-        "minutes": round(seconds / 60, 1),
-        "resident_mb": {
-            name: [round(each.resident_bytes / 1e6), round(held[name].resident_bytes / 1e6)]
-            for name, each in warm.items()
-        },
+        figures = {"analyses": done, **_growth(warm, held)}
+        figures["leaked_shm"] = len(watch.shared_memory_files("bonafide-") - shared)
+        yield figures | _counts(warm, held), _details(endings, seconds, warm, held)
+
+
+def _details(
+    endings: Mapping[str, int], seconds: float, warm: Mapping[str, Holding], now: Mapping[str, Holding]
+) -> dict[str, Any]:
+    """How the analyses ended, how long they took, and resident megabytes by process, warm and now."""
+    megabytes = {
+        name: [round(each.resident_bytes / 1e6), round(now[name].resident_bytes / 1e6)] for name, each in warm.items()
     }
-    return {"analyses": done, **_growth(warm, held), "leaked_shm": len(gained)} | _counts(warm, held), details
+    return {"endings": dict(endings), "minutes": round(seconds / 60, 1), "resident_mb": megabytes}
 
 
 def _plan(arena: Arena, size: int) -> Any:  # noqa: ANN401 - a LoadPlan
@@ -128,4 +140,7 @@ def _turn(file: Path | None) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CampaignError as error:
+        raise SystemExit(str(error)) from error
