@@ -52,7 +52,8 @@ def main() -> None:
     with Progress(*columns, console=Console(stderr=True)) as progress, contextlib.suppress(KeyboardInterrupt):
         bar = progress.add_task("analyses", total=options.count)
         with Arena(_options()) as arena:
-            for figures, details in _soak(arena, options.count, options.turns):
+            for known in _soak(arena, options.count, options.turns):
+                figures, details = known
                 progress.update(bar, completed=figures["analyses"])
                 if time.monotonic() > ends:
                     break
