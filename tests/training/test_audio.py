@@ -298,6 +298,10 @@ def test_the_committed_model_is_small_and_takes_any_length() -> None:
         logit = engine.run("spoof_classifier", {"samples": np.resize(sound(1, 6.0), length)[None]})["logit"]
         assert logit.shape == (1, 1)
         assert np.isfinite(logit).all()
+    halves = sound(1, 4.0)
+    halves[len(halves) // 2 :] = 0.0
+    for samples in (halves, np.zeros(64_000, np.float32), np.full(64_000, 0.1, np.float32)):
+        assert np.isfinite(engine.run("spoof_classifier", {"samples": samples[None]})["logit"]).all()
 
 
 # -- splits, weights, channels, twins --

@@ -155,7 +155,8 @@ class PhaseAgreement(nn.Module):
 
     def forward(self, spectrum: Spectrum) -> torch.Tensor:
         """Spectrum [N, frames, bins] to features [N, 120]."""
-        scale = 1.0 / (torch.sqrt(spectrum.power()) + SMALLEST_MAGNITUDE)
+        # Clamped rather than added to: the ONNX exporter drops a sum with so small a constant.
+        scale = 1.0 / torch.clamp(torch.sqrt(spectrum.power()), min=SMALLEST_MAGNITUDE)
         unit = Spectrum(spectrum.real * scale, spectrum.imaginary * scale)
         along_time = unit.part(1, 1, 0).turned_back_by(unit.part(1, 0, 1))
         along_frequency = unit.part(2, 1, 0).turned_back_by(unit.part(2, 0, 1))

@@ -102,7 +102,8 @@ def running_sum(values: torch.Tensor, axis: int, width: int) -> torch.Tensor:
 
 def log_level(power: torch.Tensor) -> torch.Tensor:
     """Natural logarithm of power [N, frames, bins], floored in relation to the sound's mean."""
-    return torch.log(power + (FLOOR * power.mean((1, 2), keepdim=True) + SMALLEST_POWER))
+    # Clamped rather than added to: the ONNX exporter drops a sum with so small a constant.
+    return torch.log(power + torch.clamp(FLOOR * power.mean((1, 2), keepdim=True), min=SMALLEST_POWER))
 
 
 def ordered(energy: torch.Tensor) -> torch.Tensor:
