@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import multiprocessing
-import struct
 import subprocess
 import sys
 import time
@@ -79,30 +77,12 @@ class Account:
         draft.replace(directory / "account.json")
 
 
-class Place:
-    """Where the worker is: the number of its input and what it has seen, in memory that outlives it."""
-
-    _FORM = struct.Struct("<q")
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
-
-    @property
-    def number(self) -> int:
-        """The input that was begun last."""
-        return int(self._FORM.unpack_from(self._memory, 0)[0])
-
-    @number.setter
-    def number(self, value: int) -> None:
-        self._FORM.pack_into(self._memory, 0, value)
-
-
-def work(place: Place, results: Any, seed: int, first: int, last: int) -> None:  # noqa: ANN401 - a pipe's end
-    """Take the inputs first to last - 1; send a line for each slice, and one for each crash."""
+def work(place: Any, results: Any, seed: int, first: int, last: int) -> None:  # noqa: ANN401 - shared, and a pipe's end
+    """Take the inputs first to last - 1, noting in place which; send a line a slice and one a crash."""
     generator, doors = Generator(seed), Doors(documented_reasons())
     outcomes: Counter[str] = Counter()
     for number in range(first, last):
-        place.number = number
+        place.value = number
         given = generator.make(number)
         try:
             outcomes[f"{given.kind} {doors.enter(given)}"] += 1
@@ -120,7 +100,8 @@ class Campaign:
     def __init__(self, account: Account, directory: Path) -> None:
         self._account = account
         self._directory = directory
-        self._fork = multiprocessing.get_context("fork")
+        # A fork of a process that has used gRPC may crash when it collects what it was left.
+        self._processes = multiprocessing.get_context("spawn")
         self._warm: Holding | None = None
 
     def run(self, inputs: int, seconds: float) -> None:
@@ -134,9 +115,11 @@ class Campaign:
                 self._account.write(self._directory)
 
     def _one_worker(self, last: int, ends: float, shown: Any) -> None:  # noqa: ANN401
-        place, (incoming, outgoing) = Place(), self._fork.Pipe(duplex=False)
-        first = place.number = self._account.inputs
-        worker = self._fork.Process(target=work, args=(place, outgoing, self._account.seed, first, last), daemon=True)
+        place, (incoming, outgoing) = self._processes.RawValue("q"), self._processes.Pipe(duplex=False)
+        first = place.value = self._account.inputs
+        worker = self._processes.Process(
+            target=work, args=(place, outgoing, self._account.seed, first, last), daemon=True
+        )
         worker.start()
         outgoing.close()
         self._warm = None
@@ -152,8 +135,8 @@ class Campaign:
                     shown()
                     continue
                 now = time.monotonic()
-                if place.number != latest:
-                    latest, since, spent = place.number, now, processor(worker)
+                if place.value != latest:
+                    latest, since, spent = place.value, now, processor(worker)
                 if processor(worker) - spent > HANG_SECONDS or now - since > 4 * HANG_SECONDS:
                     self._fault("hang", latest, "")
                     break
@@ -161,7 +144,7 @@ class Campaign:
                     return
             worker.join(10)
             if worker.exitcode is not None and worker.exitcode != 0:
-                self._fault("crash", place.number, f"the process ended with code {worker.exitcode}")
+                self._fault("crash", place.value, f"the process ended with code {worker.exitcode}")
         finally:
             worker.kill()
             worker.join()
