@@ -28,6 +28,8 @@ from deploy.local.stack import GATEWAY, ROOT
 DIRECTORY = ROOT / ".run" / "reliability"
 MAX_FILE_BYTES = 64 << 20
 SETTLE_SECONDS = 10.0
+AGAIN = 3
+"""Times that an attack is repeated before what it adds counts as growth."""
 MEMORY_TOLERANCE = 32 << 20
 """Growth of the gateway's resident memory that counts as back at the baseline."""
 PATHS = ("../../etc/passwd", "/etc/shadow", "C:\\boot.ini", "file:///etc/passwd", "|id", "$(id)", "a\x00.mp4", "con")
@@ -159,23 +161,30 @@ def main() -> None:
 
 
 def attack(arena: Arena, trial: Trial) -> dict[str, Any]:
-    """One attack, twice: how it ended, what the gateway holds more for it, and whether it still answers right."""
+    """One attack, again and again until it adds nothing: how it ended, what was kept, whether others were right.
+
+    What a process keeps for reuse stops growing; what it leaks does not.
+    """
     pid = arena.stack.pids[GATEWAY]
     arena.in_turn()
     before = watch.holding(pid)
     trial.attack(arena.targets[0])
     arena.in_turn()
-    first = _settled(pid, before)
-    ending = trial.attack(arena.targets[0])
-    right = all(finding.ending is Ending.RIGHT for finding in arena.findings(arena.in_turn()))
-    second = _settled(pid, first)
+    first = second = _settled(pid, before)
+    for _ in range(AGAIN):
+        former = second
+        ending = trial.attack(arena.targets[0])
+        right = all(finding.ending is Ending.RIGHT for finding in arena.findings(arena.in_turn()))
+        second = _settled(pid, former)
+        if not right or _is_back(second, former):
+            break
     return {
         "attack": trial.name,
         "answer": ending,
         "kept_mb": _more(first, before),
-        "growth_mb": _more(second, first),
+        "growth_mb": _more(second, former),
         "growth_fds": max(second.descriptors - first.descriptors, 0),
-        "back_at_baseline": _is_back(second, first) and arena.stack.pids[GATEWAY] == pid,
+        "back_at_baseline": _is_back(second, former) and arena.stack.pids[GATEWAY] == pid,
         "others_right": right,
     }
 

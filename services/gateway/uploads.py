@@ -35,6 +35,8 @@ from services.gateway.ingest import hash_mismatch, spool_errors, spool_full
 
 _FILE = re.compile(r"(?P<id>[0-9a-f]{32})-(?P<size>[0-9]{1,20})-(?P<sha256>[0-9a-f]{64}|any)\.(?P<state>part|whole)")
 _LOCK_TRIES, _LOCK_PAUSE_SECONDS, _LOCK_RETRY_SECONDS = 200, 0.01, 1.0
+_LOOKS = 2
+"""A file that gets its last name while its directory is read can be missed once."""
 _HOME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -181,9 +183,10 @@ class UploadStore:
             raise spool_full()
 
     def _lookup(self, owner: str, upload_id: str) -> _Stored:
-        for stored in _files(self._home(owner)):
-            if stored.upload_id == upload_id and not self._expired(stored):
-                return stored
+        for _ in range(_LOOKS):
+            for stored in _files(self._home(owner)):
+                if stored.upload_id == upload_id and not self._expired(stored):
+                    return stored
         raise _not_found()
 
     def _shown(self, stored: _Stored) -> Upload:
