@@ -79,8 +79,8 @@ up: setup models ## keep the whole stack running until Ctrl-C
 
 # --- checking ---------------------------------------------------------------------------------------
 
-test: setup setup-dev models ## everything that needs no torch
-	@$(PY) -m pytest --ignore=tests/training --ignore=tests/chart $(ARGS)
+test: setup setup-dev models ## everything that needs neither torch nor minutes of faults
+	@$(PY) -m pytest --ignore=tests/training --ignore=tests/chart --ignore=tests/faults $(ARGS)
 
 test-training: setup setup-training models ## training and parity tests, with torch
 	@$(TRAIN) -m pytest tests/training $(ARGS)
