@@ -25,6 +25,7 @@ REPOSITORY = ROOT / "model_repository"
 CACHE = ROOT / ".cache" / "frame"
 LARGEST_BATCH = 32
 PARITY_TOLERANCE = 1e-4
+FEWEST_GROUPS = 8
 INPUTS = {"crops": f"UINT8 [n, {FACE_CROP_SIZE}, {FACE_CROP_SIZE}, 3] RGB, cut by services/visual/crops.py"}
 LICENCE = "ours to give, but trained on DFDC and other research data: research use"
 
@@ -79,8 +80,13 @@ class HeldOut:
         for name in dict.fromkeys(self.parts):
             rows = np.array([part == name for part in self.parts])
             groups = [group for group, chosen in zip(self.groups, rows, strict=True) if chosen]
-            figures[name] = measure(self.labels[rows], probabilities[rows], groups)
+            figures[name] = measure(self.labels[rows], probabilities[rows], drawn(groups))
         return figures
+
+
+def drawn(groups: Sequence[str]) -> list[str]:
+    """What a bootstrap draws: groups, or single rows where there are too few groups to say anything."""
+    return list(groups) if len(set(groups)) >= FEWEST_GROUPS else [str(row) for row in range(len(groups))]
 
 
 def headline(metrics: dict[str, dict[str, Measure]]) -> str:

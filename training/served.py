@@ -78,7 +78,7 @@ class ServedPipelines:
         self._visual = VisualPipeline(self.engine, settings)
         self._audio = AudioPipeline(self.engine, self.repository, WindowPlan())
         self._synchrony = Synchrony(self.engine, self.repository)
-        self.heads = HeadStore(heads)
+        self.heads = HeadStore(heads, repository=self.repository)
         self.heads_fault = ""
         try:
             self.heads.refresh()

@@ -24,9 +24,10 @@ from benchmarks.reliability.links import Link
 from benchmarks.reliability.load import LoadGenerator, LoadPlan, read_reply
 from benchmarks.reliability.reasons import documented_reasons
 from benchmarks.reliability.samples import make_samples, write_samples
-from benchmarks.reliability.tiny_models import write_repository
+from benchmarks.reliability.tiny_models import write_heads, write_repository
 from deploy.local.stack import GATEWAY, ROOT, Stack, StackOptions
 from deploy.topology import TRITON
+from services.fusion.store import SHIPPED_HEADS
 
 _TEND_SECONDS = 0.2
 _QUIET_ROUNDS = 2
@@ -73,10 +74,12 @@ class Arena:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
-            write_repository(self.repository, ROOT / "model_repository")
+            stand_ins = write_repository(self.repository, ROOT / "model_repository")
+            heads = write_heads(self.directory / "heads", SHIPPED_HEADS, stand_ins)
             self.samples = make_samples()
             write_samples(self.samples, self.directory / "samples")
             own = {name: dict(values) for name, values in self._options.own_environment.items()}
+            own.setdefault("fusion", {})["BONAFIDE_FUSION_HEADS"] = str(heads)
             if self._options.certificates:
                 self.certificates = HopCertificates(self.directory / "certificates")
                 for name, values in self.certificates.environment(self._gateways()).items():

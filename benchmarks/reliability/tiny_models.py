@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from services.common.models import ModelRepository
+from services.fusion.heads import MANIFEST
 
 STAND_IN = "nothing: a stand-in for campaigns, made by benchmarks/reliability/tiny_models.py"
 FACE_SIDE_CELLS = 4
@@ -211,3 +212,25 @@ def write_repository(target: Path, served: Path) -> ModelRepository:
         }
         (target / name / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return ModelRepository(target)
+
+
+def write_heads(target: Path, shipped: Path, repository: ModelRepository) -> Path:
+    """Copy the fusion heads as if they had been fitted on the stand-ins: fusion refuses heads of other models.
+
+    Args:
+        target: directory to make; what it held is removed.
+        shipped: the heads that come with the service.
+        repository: the stand-ins.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(shipped, target)
+    manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    for name in manifest["files"]:
+        content = json.loads((target / name).read_text(encoding="utf-8"))
+        if "training" in content:
+            content["training"]["models"] = repository.contents()
+        encoded = json.dumps(content).encode()
+        (target / name).write_bytes(encoded)
+        manifest["files"][name] = hashlib.sha256(encoded).hexdigest()
+    (target / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return target

@@ -18,7 +18,7 @@ def build(settings: FusionSettings) -> Service:
     """The service that these settings describe."""
     repository = settings.repository()
     engine = settings.open_engine()
-    store = HeadStore(settings.heads, settings.policies, settings.default_policy)
+    store = HeadStore(settings.heads, settings.policies, settings.default_policy, repository)
     pipeline = FusionPipeline(store, Synchrony(engine, repository))
     servicer = FusionServicer(pipeline, settings.call_seconds)
     return Service(

@@ -17,6 +17,7 @@ from services.visual.scoring import FRAME_MODEL  # noqa: E402
 from training.calibration import Line  # noqa: E402
 from training.crop_models import PARITY_TOLERANCE, REPOSITORY, parity_gap  # noqa: E402
 from training.ensemble.members import new_members  # noqa: E402
+from training.ensemble.probe import ShallowProbe, fit_unit  # noqa: E402
 from training.ensemble.serving import CalibratedMember  # noqa: E402
 from training.ensemble.training import JointRun  # noqa: E402
 from training.ensemble.weighing import cross_fitted, weigh  # noqa: E402
@@ -50,6 +51,25 @@ def test_an_exported_member_equals_torch(name: str, tmp_path: Path, monkeypatch:
     torch.manual_seed(0)
     model = CalibratedMember(new_members()[name].eval(), Line(1.3, 0.4))
     assert parity_gap(model, export(model, name, {"logit": "1"})) <= PARITY_TOLERANCE
+
+
+def test_the_exported_probe_equals_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.crop_models.REPOSITORY", tmp_path)
+    from training.crop_models import export  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    model = CalibratedMember(ShallowProbe(), Line(1.3, 0.4))
+    assert parity_gap(model, export(model, "shallow_probe", {"logit": "1"})) <= PARITY_TOLERANCE
+
+
+def test_the_probe_s_unit_finds_what_its_features_hold() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    values = random.normal(5.0, 3.0, (400, 6))
+    values[:, 2] += 4.0 * labels
+    weights, bias = fit_unit(values, labels, [f"source{at % 7}" for at in range(400)], strength=1.0)
+    assert int(np.argmax(np.abs(weights))) == 2
+    assert (((values @ weights + bias) > 0) == (labels == 1)).mean() > 0.7
 
 
 def test_a_run_that_stops_goes_on_as_if_it_had_not(tmp_path: Path) -> None:

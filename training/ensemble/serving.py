@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +22,13 @@ from services.visual.ensemble import FILE
 from services.visual.scoring import FRAME_MODEL
 from training.calibration import Line, fit_line
 from training.cards import Card, metrics_as_dict, write_card
-from training.crop_models import INPUTS, LICENCE, REPOSITORY, HeldOut, Part, export, headline
+from training.crop_models import INPUTS, LICENCE, REPOSITORY, ROOT, HeldOut, Part, drawn, export, headline
 from training.ensemble.weighing import cross_fitted, weigh
 from training.metrics import Measure, measure
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
+CACHE = ROOT / ".cache" / "ensemble"
 PROBE = "shallow_probe"
 TASKS = {
     PROBE: "P(deepfake) of one face crop from how it is rendered: a linear unit on frozen shallow ImageNet features",
@@ -77,6 +79,7 @@ def export_members(
         training: for the cards.
         extra: further entries of the cards, by member.
     """
+    shutil.rmtree(CACHE / "left_out", ignore_errors=True)
     for name, member in members.items():
         held_out = HeldOut.of(parts, [_logits(member.eval(), part) for part in parts])
         line = fit_line(held_out.logits, held_out.labels, held_out.parts)
@@ -90,6 +93,8 @@ def export_members(
 def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training) -> dict[str, Any]:
     """Weigh the served networks against each other on the held-out parts, and write what the service reads.
 
+    Members without a weight leave the model repository, so that nobody loads them for nothing.
+
     Args:
         names: the members beside the frame classifier.
         parts: what none of them was trained on.
@@ -98,6 +103,7 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
     Returns:
         What was written.
     """
+    bring_back(names)
     engine, repository = EmbeddedEngine(ModelRepository(REPOSITORY)), ModelRepository(REPOSITORY)
     members = (FRAME_MODEL, *names)
     columns, costs = zip(*(_served(engine, name, parts) for name in members), strict=True)
@@ -111,7 +117,7 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
             {"model": name, "sha256": repository.card(name).sha256, "weight": weight}
             for name, weight in fitted.weights.items()
         ],
-        "left_out": [name for name in members if name not in fitted.weights],
+        "left_out": {name: repository.card(name).details["metrics"] for name in members if name not in fitted.weights},
         "milliseconds_a_crop": {name: round(cost, 1) for name, cost in zip(members, costs, strict=True)},
         "cost_over_frame_classifier": round(
             sum(cost for name, cost in zip(members, costs, strict=True) if name in fitted.weights) / costs[0], 2
@@ -123,14 +129,25 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
         "date": datetime.now(UTC).date().isoformat(),
     }
     (REPOSITORY / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name in content["left_out"]:
+        (CACHE / "left_out").mkdir(parents=True, exist_ok=True)
+        shutil.move(REPOSITORY / name, CACHE / "left_out" / name)
     return content
+
+
+def bring_back(names: Sequence[str]) -> None:
+    """Put members that were left out last time back into the model repository, to be weighed again."""
+    for name in names:
+        if (CACHE / "left_out" / name).is_dir():
+            shutil.rmtree(REPOSITORY / name, ignore_errors=True)
+            shutil.move(CACHE / "left_out" / name, REPOSITORY / name)
 
 
 def _figures(held_out: HeldOut, probabilities: Floats) -> dict[str, dict[str, Measure]]:
     kinds, groups = np.array(held_out.parts), np.array(held_out.groups)
     chosen = {"all": np.ones(len(kinds), bool)} | {name: kinds == name for name in dict.fromkeys(held_out.parts)}
     return {
-        name: measure(held_out.labels[rows], probabilities[rows], groups[rows].tolist())
+        name: measure(held_out.labels[rows], probabilities[rows], drawn(groups[rows].tolist()))
         for name, rows in chosen.items()
     }
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.crop_models import ROOT, Part, faces_of, held_out_parts
+from training.crop_models import ROOT, Part, drawn, faces_of, held_out_parts
 from training.data import folds
 from training.ensemble.probe import FOLDS, STRENGTH, ShallowProbe, fit_unit
 from training.ensemble.texture import texture_of
@@ -126,7 +126,7 @@ def table(ideas: Sequence[Idea], parts: Sequence[Part]) -> str:
 
 def _figure(part: Part, scores: Floats) -> str:
     groups = [f"{part.faces.examples[row].group}" for row in part.rows.tolist()]
-    return _shown(measure(part.faces.labels[part.rows], scores, groups, probabilities=False)["auc"])
+    return _shown(measure(part.faces.labels[part.rows], scores, drawn(groups), probabilities=False)["auc"])
 
 
 def _shown(figure: Measure) -> str:

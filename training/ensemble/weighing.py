@@ -13,10 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from services.visual.scoring import FRAME_MODEL
 from training.calibration import cell_weights
 from training.data import folds
+from training.metrics import auc
 
 Floats = npt.NDArray[np.float64]
 STRENGTH = 0.05
 """Inverse L2 penalty on the weights of standardised logits: members must earn their part."""
+SHRINKAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
+MOST_LOST = 0.003
+"""AUC that companions may cost on any one set: they are there for what the frame classifier is weak at, and may not
+harm where it is strong."""
 LEAST_SHARE = 0.05
 """Part of all weight on standardised logits below which a member is not worth its cost."""
 
@@ -35,6 +40,8 @@ class Weighing:
 
 def weigh(logits: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str], names: Sequence[str]) -> Weighing:
     """Fit the weights; members with too small a share leave one by one, the frame classifier always stays.
+
+    The companions' weights are then shrunk as far as MOST_LOST asks.
 
     Args:
         logits: [rows, members].
@@ -56,7 +63,21 @@ def weigh(logits: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str], n
             break
         kept.remove(worst)
     values = model.coef_[0] / scale[kept]
-    return _calibrated(logits[:, kept] @ values, labels, balance, [names[at] for at in kept], values)
+    chosen = [names[at] for at in kept]
+    own = np.array([name == FRAME_MODEL for name in chosen])
+    alone = _areas(logits[:, kept] @ np.where(own, values, 0.0), labels, cells)
+    for shrinkage in SHRINKAGES:
+        shrunk = np.where(own, values, values * shrinkage)
+        areas = _areas(logits[:, kept] @ shrunk, labels, cells)
+        if all(areas[cell] >= alone[cell] - MOST_LOST for cell in alone):
+            break
+    return _calibrated(logits[:, kept] @ shrunk, labels, balance, chosen, shrunk)
+
+
+def _areas(scores: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str]) -> dict[str, float]:
+    """AUC on every set."""
+    kinds = np.asarray(cells)
+    return {cell: auc(labels[kinds == cell], scores[kinds == cell]) for cell in dict.fromkeys(cells)}
 
 
 def _calibrated(

@@ -104,7 +104,7 @@ def fit_all(
             "prior_odds": table.odds,
             "rows": counts(chosen),
             "held_out": held_out_report(chosen, probabilities, seed),
-            "boosted": boosted_report(chosen, table, dealt, log_odds, seed),
+            "boosted": boosted_report(chosen, table, dealt, STRENGTH, seed),
         }
         heads[branches] = head_document(branches, fit_head(table, STRENGTH), temperature, report)
         scores = Scores(calibrated, table.labels, table.groups, table.weights)
