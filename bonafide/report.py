@@ -114,7 +114,7 @@ def _ledger(reports: Sequence[BranchReport]) -> Table:
             "–" if report.score is None else f"{report.score:.3f}",
             sparkline(report.timeline),
             f"{report.milliseconds:.0f}",
-            report.model,
+            report.model.replace("+", "\n+"),
         )
     return table
 
