@@ -157,12 +157,14 @@ class Arena:
             pass
         return answers
 
-    def in_turn(self, rounds: int = 1, *, targets: Sequence[str] = ()) -> list[Answer]:
-        """Every sample so many times, one request at a time."""
+    def in_turn(self, rounds: int = 1, *, targets: Sequence[str] = (), apart: bool = False) -> list[Answer]:
+        """Every sample so many times, one request at a time; ``apart`` from a process whose connections end with it."""
         count = rounds * len(self.samples)
         plan = replace(self.plan(1000.0, 0.0), count=count, evenly=True, most_outstanding=1, deadline_seconds=60.0)
         self._loads += 1  # another seed: no two requests of an arena are alike
         plan = replace(plan, targets=targets or plan.targets, seed=self._loads)
+        if apart:
+            return self.answers(plan)
         return [
             read_reply(reply) for reply in asyncio.run(LoadGenerator(plan, self.samples).run(Progress(disable=True)))
         ]

@@ -28,8 +28,7 @@ from deploy.local.stack import GATEWAY, ROOT
 DIRECTORY = ROOT / ".run" / "reliability"
 MAX_FILE_BYTES = 64 << 20
 SETTLE_SECONDS = 10.0
-AGAIN = 3
-"""Times that an attack is repeated before what it adds counts as growth."""
+ROUNDS = 3
 MEMORY_TOLERANCE = 32 << 20
 """Growth of the gateway's resident memory that counts as back at the baseline."""
 PATHS = ("../../etc/passwd", "/etc/shadow", "C:\\boot.ini", "file:///etc/passwd", "|id", "$(id)", "a\x00.mp4", "con")
@@ -161,30 +160,24 @@ def main() -> None:
 
 
 def attack(arena: Arena, trial: Trial) -> dict[str, Any]:
-    """One attack, again and again until it adds nothing: how it ended, what was kept, whether others were right.
-
-    What a process keeps for reuse stops growing; what it leaks does not.
-    """
+    """One attack, several times: how it ended, what the gateway holds more for it, and whether it answers right."""
     pid = arena.stack.pids[GATEWAY]
-    arena.in_turn()
-    before = watch.holding(pid)
-    trial.attack(arena.targets[0])
-    arena.in_turn()
-    first = second = _settled(pid, before)
-    for _ in range(AGAIN):
-        former = second
+    arena.in_turn(apart=True)
+    held = [watch.holding(pid)]
+    ending = ""
+    for _ in range(ROUNDS):
         ending = trial.attack(arena.targets[0])
-        right = all(finding.ending is Ending.RIGHT for finding in arena.findings(arena.in_turn()))
-        second = _settled(pid, former)
-        if not right or _is_back(second, former):
-            break
+        held.append(_settled(pid, max(held[1:] or held, key=lambda each: each.resident_bytes)))
+    right = all(finding.ending is Ending.RIGHT for finding in arena.findings(arena.in_turn(apart=True)))
+    *former, last = held
+    highest = max(former[1:], key=lambda each: each.resident_bytes)
     return {
         "attack": trial.name,
         "answer": ending,
-        "kept_mb": _more(first, before),
-        "growth_mb": _more(second, former),
-        "growth_fds": max(second.descriptors - first.descriptors, 0),
-        "back_at_baseline": _is_back(second, former) and arena.stack.pids[GATEWAY] == pid,
+        "kept_mb": _more(highest, former[0]),
+        "growth_mb": _more(last, highest),
+        "growth_fds": max(last.descriptors - former[0].descriptors, 0),
+        "back_at_baseline": _is_back(last, highest) and arena.stack.pids[GATEWAY] == pid,
         "others_right": right,
     }
 
