@@ -12,7 +12,8 @@ from deploy.local.processes import free_ports
 from deploy.topology import COMPONENTS
 
 GATEWAY = "gateway"
-BRIEF = dt.timedelta(seconds=3)
+BRIEF = dt.timedelta(seconds=8)
+"""Longer than connections live, so that it is in force before it expires."""
 
 
 class HopCertificates:

@@ -8,8 +8,12 @@ a number to a file. What was done is kept: the campaign goes on where it was int
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import gc
 import json
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +83,7 @@ class Account:
 
 def work(place: Any, results: Any, seed: int, first: int, last: int) -> None:  # noqa: ANN401 - shared, and a pipe's end
     """Take the inputs first to last - 1, noting in place which; send a line a slice and one a crash."""
+    faulthandler.register(signal.SIGUSR1)  # where it hangs
     generator, doors = Generator(seed), Doors(documented_reasons())
     outcomes: Counter[str] = Counter()
     for number in range(first, last):
@@ -89,6 +94,7 @@ def work(place: Any, results: Any, seed: int, first: int, last: int) -> None:  #
         except Exception:  # noqa: BLE001 - that is what is looked for
             results.send({"crash": number, "trace": traceback.format_exc()})
         if (number + 1) % SLICE == 0 or number + 1 == last:
+            gc.collect()  # decoders that wait in reference cycles are no leak
             results.send({"done": number + 1, "outcomes": dict(outcomes)})
             outcomes.clear()
     doors.close()
@@ -138,6 +144,8 @@ class Campaign:
                 if place.value != latest:
                     latest, since, spent = place.value, now, processor(worker)
                 if processor(worker) - spent > HANG_SECONDS or now - since > 4 * HANG_SECONDS:
+                    os.kill(worker.pid or 0, signal.SIGUSR1)
+                    time.sleep(1.0)
                     self._fault("hang", latest, "")
                     break
                 if now > ends:

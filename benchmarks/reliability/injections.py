@@ -57,7 +57,7 @@ def faults() -> list[Fault]:
         Fault("full disk", _fill_disk, _empty_disk, hold_seconds=6.0, needs="sandbox"),
         Fault("full /dev/shm", _fill_shared_memory, _empty_shared_memory, hold_seconds=6.0, needs="sandbox"),
         Fault("expired certificate pushed", _push_expired, _renew, hold_seconds=8.0, needs="certificates"),
-        Fault("certificate expires in force", _push_brief, _renew, hold_seconds=12.0, needs="certificates"),
+        Fault("certificate expires in force", _push_brief, _renew, hold_seconds=16.0, needs="certificates"),
         Fault("clock 12 h ahead", _jump, _jump_back, hold_seconds=6.0, needs="faketime"),
         Fault("corrupted model push", _corrupt, _restore, hold_seconds=12.0),
     ]
