@@ -39,7 +39,7 @@ from deploy.local.stack import ROOT
 DIRECTORY = ROOT / ".run" / "reliability" / "fuzz"
 SLICE = 1000
 """Inputs after which the account is written down."""
-WARM_INPUTS = 5000
+WARM_INPUTS = 20_000
 HANG_SECONDS = 120.0
 """Without a new input for so long of the worker's own processor time or four times as long on the clock: a hang."""
 LEAK_BYTES = 64 << 20
