@@ -28,7 +28,8 @@ from deploy.local.stack import GATEWAY, ROOT
 DIRECTORY = ROOT / ".run" / "reliability"
 MAX_FILE_BYTES = 64 << 20
 SETTLE_SECONDS = 10.0
-ROUNDS = 3
+MOST_ROUNDS = 6
+"""Times that an attack is repeated until it adds nothing; then what it added last is growth."""
 MEMORY_TOLERANCE = 32 << 20
 """Growth of the gateway's resident memory that counts as back at the baseline."""
 PATHS = ("../../etc/passwd", "/etc/shadow", "C:\\boot.ini", "file:///etc/passwd", "|id", "$(id)", "a\x00.mp4", "con")
@@ -160,23 +161,28 @@ def main() -> None:
 
 
 def attack(arena: Arena, trial: Trial) -> dict[str, Any]:
-    """One attack, several times: how it ended, what the gateway holds more for it, and whether it answers right."""
+    """One attack, again and again until it adds nothing: how it ended, what was kept, whether others were right.
+
+    What a process keeps for reuse stops growing; what it leaks does not.
+    """
     pid = arena.stack.pids[GATEWAY]
     arena.in_turn(apart=True)
-    held = [watch.holding(pid)]
-    ending = ""
-    for _ in range(ROUNDS):
+    before = watch.holding(pid)
+    ending = trial.attack(arena.targets[0])
+    highest = last = _settled(pid, before)
+    for _ in range(MOST_ROUNDS):
+        highest = max(highest, last, key=lambda each: each.resident_bytes)
         ending = trial.attack(arena.targets[0])
-        held.append(_settled(pid, max(held[1:] or held, key=lambda each: each.resident_bytes)))
+        last = _settled(pid, highest)
+        if _is_back(last, highest):
+            break
     right = all(finding.ending is Ending.RIGHT for finding in arena.findings(arena.in_turn(apart=True)))
-    *former, last = held
-    highest = max(former[1:], key=lambda each: each.resident_bytes)
     return {
         "attack": trial.name,
         "answer": ending,
-        "kept_mb": _more(highest, former[0]),
+        "kept_mb": _more(highest, before),
         "growth_mb": _more(last, highest),
-        "growth_fds": max(last.descriptors - former[0].descriptors, 0),
+        "growth_fds": max(last.descriptors - before.descriptors, 0),
         "back_at_baseline": _is_back(last, highest) and arena.stack.pids[GATEWAY] == pid,
         "others_right": right,
     }
