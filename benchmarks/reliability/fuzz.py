@@ -95,7 +95,8 @@ def work(place: Any, results: Any, seed: int, first: int, last: int) -> None:  #
             results.send({"crash": number, "trace": traceback.format_exc()})
         if (number + 1) % SLICE == 0 or number + 1 == last:
             gc.collect()  # decoders that wait in reference cycles are no leak
-            results.send({"done": number + 1, "outcomes": dict(outcomes)})
+            held = watch.holding(os.getpid())  # here, where no decode is under way
+            results.send({"done": number + 1, "outcomes": dict(outcomes), "held": held})
             outcomes.clear()
     doors.close()
 
@@ -135,7 +136,7 @@ class Campaign:
             while True:
                 if incoming.poll(_POLL_SECONDS):
                     try:
-                        self._note(incoming.recv(), worker, began)
+                        self._note(incoming.recv(), began)
                     except EOFError:
                         break
                     shown()
@@ -157,7 +158,7 @@ class Campaign:
             worker.kill()
             worker.join()
 
-    def _note(self, line: dict[str, Any], worker: BaseProcess, began: int) -> None:
+    def _note(self, line: dict[str, Any], began: int) -> None:
         if "crash" in line:
             self._account.crashes += 1
             self._account.faults.append({"kind": "crash", "number": line["crash"], "trace": line["trace"]})
@@ -166,7 +167,7 @@ class Campaign:
         for outcome, count in line["outcomes"].items():
             self._account.outcomes[outcome] = self._account.outcomes.get(outcome, 0) + count
         self._account.write(self._directory)
-        self._watch(watch.holding(worker.pid or 0), line["done"] - began)
+        self._watch(line["held"], line["done"] - began)
 
     def _watch(self, now: Holding, taken: int) -> None:
         """Compare what the worker holds with what it held when it was warm."""
