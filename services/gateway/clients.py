@@ -175,12 +175,13 @@ def _asks_to_wait(failure: BonafideError) -> bool:
 
 
 def _says_unwell(failure: BonafideError, timeout: float) -> bool:
-    """Whether a failure is a sign that the service itself is out of order."""
-    if isinstance(failure, ResourceExhaustedError):
-        return False
+    """Whether a failure is a sign that the service itself is out of order.
+
+    An error inside the service is none: one caller's odd clips must not take the branch from all others.
+    """
     if isinstance(failure, DeadlineError):
         return timeout >= FAIR_SECONDS
-    return isinstance(failure, UnavailableError) or failure.reason in {"INTERNAL", "UNKNOWN"}
+    return isinstance(failure, UnavailableError) and not isinstance(failure, ResourceExhaustedError)
 
 
 async def check_ready(fusion: Peer, branches: Sequence[Peer]) -> None:
