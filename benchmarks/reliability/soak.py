@@ -32,6 +32,8 @@ SLICE = 500
 WARM_ANALYSES = 1000
 """After so many the system counts as warm."""
 UNDER_WAY = 6
+WARMING_UNDER_WAY = 24
+"""More at one time until then, so that every pool of threads reaches its bound."""
 SETTLE_SECONDS = 3.0
 DEADLINE_SECONDS = 120.0
 
@@ -83,7 +85,8 @@ def _soak(arena: Arena, count: int, turns: Path | None) -> Iterator[tuple[dict[s
         size = min(SLICE, count - done)
         with _turn(turns):
             began = time.monotonic()
-            findings = arena.findings(arena.answers(_plan(arena, size)))
+            under_way = UNDER_WAY if done >= WARM_ANALYSES else WARMING_UNDER_WAY
+            findings = arena.findings(arena.answers(_plan(arena, size, under_way)))
             seconds += time.monotonic() - began
         done += size
         endings.update(f"{finding.ending.value} {finding.remark}".strip() for finding in findings)
@@ -110,8 +113,8 @@ def _details(
     return {"endings": dict(endings), "minutes": round(seconds / 60, 1), "resident_mb": megabytes}
 
 
-def _plan(arena: Arena, size: int) -> Any:  # noqa: ANN401 - a LoadPlan
-    plan = replace(arena.plan(1000.0, 0.0), count=size, evenly=True, most_outstanding=UNDER_WAY)
+def _plan(arena: Arena, size: int, under_way: int) -> Any:  # noqa: ANN401 - a LoadPlan
+    plan = replace(arena.plan(1000.0, 0.0), count=size, evenly=True, most_outstanding=under_way)
     return replace(plan, priorities=PRIORITIES, deadline_seconds=DEADLINE_SECONDS, attempts=5)
 
 
