@@ -1,7 +1,8 @@
 """``make overload``: open-loop load below, at and far beyond what the system can carry.
 
-Capacity is measured first, with a fixed number of requests under way. Then requests leave on schedule at half of it,
-at it, at twice and at ten times, whatever becomes of them. Half are interactive, a quarter batch, a quarter backfill.
+Capacity is measured first, with a fixed number of requests under way, and the heaviest load is sent once unmeasured.
+Then requests leave on schedule at half of capacity, at it, at twice and at ten times, whatever becomes of them. Half
+are interactive, a quarter batch, a quarter backfill.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ def main() -> None:
     with Progress(console=Console(stderr=True)) as progress, Arena(_setting()) as arena:
         bar = progress.add_task("loads", total=1 + len(LOADS))
         capacity = _capacity(arena, options.seconds)
+        # Memory is compared between loads, so it first grows to what the heaviest needs.
+        _step(arena, LOADS[-1], capacity, options.seconds)
+        time.sleep(SETTLE_SECONDS)
         progress.advance(bar)
         for load in LOADS:
             if f"{load:g}x" not in record.done:
