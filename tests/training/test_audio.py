@@ -1,4 +1,4 @@
-"""The served spectral front end against scipy, and training that repeats itself."""
+"""The served spectral front end against scipy and plain loops, and training that repeats itself."""
 
 from __future__ import annotations
 
@@ -47,9 +47,6 @@ def sound(seed: int, seconds: float = 2.0, *, buzzing: bool = False) -> Sound:
     envelope = 0.2 + np.abs(np.sin(2 * np.pi * 1.7 * np.arange(n) / 16_000 + rng.uniform(0, 3)))
     pulses = (np.arange(n) % 133 == 0) * (0.5 if buzzing else 0.0)
     return prepare(((np.fft.irfft(spectrum, n) + pulses) * envelope).astype(np.float32))
-
-
-# -- an independent reference, written from the definition with scipy and plain loops --
 
 
 def spectra(samples: Sound, window: int, hop: int, fft: int) -> npt.NDArray[np.complex128]:
