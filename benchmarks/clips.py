@@ -38,6 +38,17 @@ CLASSES = (
 )
 
 
+def kept_clip(kind: ClipClass, directory: Path) -> Path:
+    """The file of a class in a directory, made when it is not there yet."""
+    path = directory / f"{kind.name.replace(' ', '-')}.mp4"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        make_clip(kind, unfinished)
+        unfinished.rename(path)
+    return path
+
+
 def make_clip(kind: ClipClass, path: Path) -> None:
     """Encode one clip of a class as MP4 (H.264 at CRF 23, AAC at 128 kbit/s)."""
     with av.open(path, "w", format="mp4") as container:

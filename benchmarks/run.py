@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.clips import CLASSES, ClipClass, make_clip
+from benchmarks.clips import CLASSES, ClipClass, kept_clip
 from benchmarks.processor_time import processor_seconds
 from benchmarks.raw_loop import RawLoop, StageCost
 from bonafide.client import Client
@@ -122,18 +122,8 @@ def _raw_loop() -> RawLoop:
     )
 
 
-def _clip(kind: ClipClass) -> Path:
-    path = CACHE / f"{kind.name.replace(' ', '-')}.mp4"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        make_clip(kind, unfinished)
-        unfinished.rename(path)
-    return path
-
-
 def _measure(kind: ClipClass, loop: RawLoop, stack: Stack, client: Client, rounds: int) -> ClipResult:
-    clip = _clip(kind)
+    clip = kept_clip(kind, CACHE)
     raws: list[dict[str, StageCost]] = []
     processors: list[dict[str, float]] = []
     walls: list[float] = []

@@ -16,8 +16,6 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 300
 ECE_BINS = 15
-RANK_METRICS = ("auc", "eer", "tpr_at_fpr_1", "tpr_at_fpr_5", "ap")
-PROBABILITY_METRICS = ("accuracy", "brier", "ece")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity.arithmetic import arithmetic
-from benchmarks.clips import CLASSES, ClipClass, make_clip
+from benchmarks.clips import CLASSES, ClipClass, kept_clip
 from benchmarks.processor_time import processor_seconds
 from bonafide.client import Client
 from deploy.local.stack import ROOT, Stack, StackOptions
@@ -39,8 +39,6 @@ OUT = ROOT / "docs" / "capacity" / "measured.json"
 CACHE = ROOT / ".cache" / "benchmark"
 ROUNDS = 2
 TOGETHER = 2
-NO_ANSWERS_KEPT = {"BONAFIDE_GATEWAY_ANSWERS_BYTES": "0"}
-"""Environment of a gateway that works on the same clip again."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 _LONG = 600.0
 
@@ -89,7 +87,7 @@ def main() -> None:
     with Stack(options, say=lambda _: None) as stack:
         idle = {name: resident_bytes(pid) for name, pid in stack.pids.items()}
         clips = {kind.name: _measured(kind, stack, repository) for kind in CLASSES}
-        together = _together(stack, _clip(CLASSES[2]))
+        together = _together(stack, kept_clip(CLASSES[2], CACHE))
         shared = sum(file.stat().st_blocks * 512 for file in SHARED_MEMORY.glob("bonafide-*"))
     report = {
         "idle_bytes": idle,
@@ -113,7 +111,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def _measured(kind: ClipClass, stack: Stack, repository: ModelRepository) -> dict[str, Any]:
-    clip = _clip(kind)
+    clip = kept_clip(kind, CACHE)
     spent: dict[str, list[float]] = defaultdict(list)
     with Client(stack.gateway) as client:
         for turn in range(ROUNDS + 1):
@@ -158,16 +156,6 @@ def _together(stack: Stack, clip: Path) -> dict[str, int]:
     with ThreadPoolExecutor(TOGETHER) as pool:
         list(pool.map(analyze, range(TOGETHER)))
     return {name: resident_bytes(pid) for name, pid in stack.pids.items()}
-
-
-def _clip(kind: ClipClass) -> Path:
-    path = CACHE / f"{kind.name.replace(' ', '-')}.mp4"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        make_clip(kind, unfinished)
-        unfinished.rename(path)
-    return path
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ PINGS = 50_000
 STREAMS = 3000
 RESETS = 20_000
 DAWDLERS = 200
-REFUSALS = frozenset({"StreamReset", "ConnectionTerminated", "TrailersReceived", "ResponseReceived"})
 _BATCH = 200
 
 

@@ -26,7 +26,6 @@ VIEW_HEIGHT = 210.0
 CLOSING_SECONDS = 0.08
 SHUT_SECONDS = 0.10
 OPENING_SECONDS = 0.12
-BLINK_SECONDS = CLOSING_SECONDS + SHUT_SECONDS + OPENING_SECONDS
 JAW_DROP = 7.0
 """How far the lower lip moves when the mouth is wide open, portrait pixels."""
 JAW_WIDTH = 24.0

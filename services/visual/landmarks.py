@@ -18,7 +18,6 @@ from services.visual.batching import ModelCalls
 from services.visual.detection import FloatArray, Picture
 
 MODEL = "face_landmarker"
-POINTS = 478
 CROP_SIZE = 256
 CROP_MARGIN = 1.35
 """Side of the crop over the longer side of the detected box."""

@@ -17,7 +17,6 @@ WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Keys under which training scripts keep the parameters."""
 PREFIXES = ("module.", "_orig_mod.")
 """What wrappers for several devices or for compilation put before every name."""
-KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 
 
 class CheckpointError(Exception):

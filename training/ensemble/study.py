@@ -171,12 +171,7 @@ def main() -> None:
         for strength in (STRENGTH, WEAK_STRENGTH):
             values = [of_part[:, :width] for of_part in seen]
             ideas.append(fitted(f"{words}, C = {strength:g}", train, values[0], values[1:], strength))
-    texture = [
-        np.stack([texture_of(part.faces.picture(row), part.faces.boxes[row]) for row in part.rows.tolist()]).astype(
-            float
-        )
-        for part in (train, *parts)
-    ]
+    texture = [textures(part) for part in (train, *parts)]
     ideas.append(fitted(f"residual statistics, C = {STRENGTH:g}", train, texture[0], texture[1:], STRENGTH))
     PAGE.write_text(f"{_intro(options.checkpoints)}\n\n{table(ideas, parts)}\n", encoding="utf-8")
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from tqdm import tqdm
 
 from services.common.errors import BonafideError
-from services.common.evidence import Branch, Outcome
+from services.common.evidence import Branch
 from services.common.media import AudioTrack
 from services.common.models import ModelRepository
 from services.fusion.pipeline import FusionInput
@@ -261,8 +261,3 @@ def _plans(clip: Clip) -> list[tuple[Kind, Part, Part]]:
         return [(Kind.STILL, Part.PLAIN, Part.PLAIN)]
     plain, again = (Kind.GENERATED, Part.PLAIN, Part.PLAIN), (Kind.GENERATED, Part.RECOMPRESSED, Part.RECOMPRESSED)
     return [plain, again] if recoded else [plain]
-
-
-def has_scored(ledger: FusionInput, branch: Branch) -> bool:
-    """Whether a branch scored in a ledger."""
-    return any(report.branch is branch and report.outcome is Outcome.SCORED for report in ledger.reports)
