@@ -37,6 +37,8 @@ _FILE = re.compile(r"(?P<id>[0-9a-f]{32})-(?P<size>[0-9]{1,20})-(?P<sha256>[0-9a
 _LOCK_TRIES, _LOCK_PAUSE_SECONDS, _LOCK_RETRY_SECONDS = 200, 0.01, 1.0
 _LOOKS = 2
 """A file that gets its last name while its directory is read can be missed once."""
+_WHOLE = ".whole"
+"""Suffix of a file whose last byte has arrived."""
 _HOME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -122,7 +124,9 @@ class UploadStore:
         Raises:
             NotFoundError: its owner has no such upload (UPLOAD_NOT_FOUND).
         """
-        self._lookup(owner, upload_id).path.unlink(missing_ok=True)
+        path = self._lookup(owner, upload_id).path
+        for name in (path, path.with_suffix(_WHOLE)):  # the last byte may be arriving
+            name.unlink(missing_ok=True)
 
     def open(self, owner: str, upload_id: str) -> BinaryIO:
         """The whole file, to be read; it stays readable when the upload is deleted meanwhile.
@@ -147,10 +151,10 @@ class UploadStore:
             OutOfRangeError: more or fewer bytes have arrived (OFFSET_MISMATCH).
         """
         stored = self._lookup(owner, upload_id)
-        if offset != stored.received_bytes:
-            text = f"{stored.received_bytes} bytes have arrived: go on from there"
-            raise OutOfRangeError(text, reason="OFFSET_MISMATCH")
-        return Stretch(stored)
+        with suppress(FileNotFoundError):
+            return Stretch(_from(stored, offset))
+        # Its last byte arrived meanwhile and it has its last name, or it was deleted.
+        return Stretch(_from(self._lookup(owner, upload_id), offset))
 
     def sweep(self) -> None:
         """Delete what has expired; files that are not uploads are left alone."""
@@ -229,7 +233,8 @@ class Stretch:
     def __init__(self, stored: _Stored) -> None:
         self._stored = stored
         self._offset = stored.received_bytes
-        self._file = _open_to_append(stored.path)
+        descriptor = os.open(stored.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._file: FileIO = os.fdopen(descriptor, "ab", buffering=0)
         self._writing = threading.Lock()
 
     def write(self, chunk: bytes) -> None:
@@ -260,13 +265,14 @@ class Stretch:
         stored = self._stored
         if stored.complete or self._offset < stored.size_bytes:
             return
-        if stored.sha256 and _sha256(stored.path) != stored.sha256:
-            stored.path.unlink(missing_ok=True)
-            raise hash_mismatch()
+        whole = stored.path.with_suffix(_WHOLE)
         try:
-            stored.path.rename(stored.path.with_suffix(".whole"))
+            if stored.sha256 and _sha256(stored.path) != stored.sha256:
+                stored.path.unlink(missing_ok=True)
+                raise hash_mismatch()
+            stored.path.rename(whole)
         except FileNotFoundError:  # another stretch has done the same, or it was deleted
-            if not stored.path.with_suffix(".whole").exists():
+            if not whole.exists():
                 raise _not_found() from None
 
     @contextmanager
@@ -294,11 +300,11 @@ class Stretch:
             self._file.close()
 
 
-def _open_to_append(path: Path) -> FileIO:
-    try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), "ab", buffering=0)
-    except FileNotFoundError as error:
-        raise _not_found() from error
+def _from(stored: _Stored, offset: int) -> _Stored:
+    if offset != stored.received_bytes:
+        text = f"{stored.received_bytes} bytes have arrived: go on from there"
+        raise OutOfRangeError(text, reason="OFFSET_MISMATCH")
+    return stored
 
 
 def _files(home: Path) -> list[_Stored]:

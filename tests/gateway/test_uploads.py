@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from time import time as wall_clock
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -130,6 +131,43 @@ def test_many_at_once_leave_the_bytes_of_one(store: UploadStore) -> None:
         thread.join(20)
     with store.open("ann", upload.upload_id) as file:
         assert file.read() == whole
+
+
+@pytest.mark.parametrize("sha256", ["", hashlib.sha256(DATA).hexdigest()])
+def test_an_upload_that_completes_while_it_is_opened_is_not_lost(
+    store: UploadStore, monkeypatch: pytest.MonkeyPatch, sha256: str
+) -> None:
+    upload = store.create("ann", 500, sha256)
+    late = store.append("ann", upload.upload_id, 0)
+    open_file = os.open
+
+    def complete_first(*args: Any, **options: Any) -> int:
+        monkeypatch.undo()
+        with late:
+            late.write(DATA)
+            late.finish()
+            late.finish()
+        return open_file(*args, **options)
+
+    monkeypatch.setattr(os, "open", complete_first)
+    with refused(OutOfRangeError, "OFFSET_MISMATCH"):
+        store.append("ann", upload.upload_id, 0)
+    assert store.find("ann", upload.upload_id).complete
+
+
+def test_an_upload_deleted_as_it_completes_is_gone(store: UploadStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = store.create("ann", 500)
+    unlink = Path.unlink
+
+    def complete_first(path: Path, missing_ok: bool = False) -> None:
+        monkeypatch.undo()
+        send(store, upload.upload_id, 0, DATA)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", complete_first)
+    store.delete("ann", upload.upload_id)
+    with refused(NotFoundError, "UPLOAD_NOT_FOUND"):
+        store.find("ann", upload.upload_id)
 
 
 def test_a_process_that_hangs_while_it_holds_a_lock_holds_up_nobody_for_long(
