@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -52,7 +52,8 @@ class Service:
 
     ``names`` are full gRPC service names; ``register`` adds servicers; ``ready`` raises a BonafideError
     while the service must not get traffic; ``close`` lets go of collaborators after the last call;
-    ``admit`` are asked in order at the start of every call but those of health.
+    ``admit`` are asked in order at the start of every call but those of health; ``background`` runs beside the
+    calls and is cancelled when the stop begins.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Service:
     ready: Check
     close: Sequence[Check] = ()
     admit: Sequence[Admit] = ()
+    background: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
 
 
 def models_ready(
@@ -114,10 +116,11 @@ class ServiceProcess:
             await probes.start()
         host = self._settings.listen.rpartition(":")[0]
         _log.info("%s listens on %s:%d", self._service.title, host, port)
-        watch = asyncio.create_task(self._watch_readiness())
+        beside = [asyncio.create_task(task()) for task in (self._watch_readiness, *self._service.background)]
         await stop.wait()
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         await self._drain(server, hurry)
         for close in self._service.close:
             with contextlib.suppress(TimeoutError):

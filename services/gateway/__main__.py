@@ -30,6 +30,7 @@ from services.gateway.served_models import ModelFingerprint
 from services.gateway.servicer import AnalysisServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.sources import Sources
+from services.gateway.sweeping import keep_swept
 from services.gateway.upload_servicer import UploadServicer
 
 
@@ -78,6 +79,7 @@ def build(settings: GatewaySettings) -> Service:
             CallLimit(settings.calls_at_once, settings.memory_bytes).admit,
         ),
         close=(decoder.close, visual.close, audio.close, fusion.close),
+        background=(lambda: keep_swept(uploads, settings.upload_sweep_seconds),),
     )
 
 

@@ -33,6 +33,9 @@ class IntakeSettings(ServiceSettings):
     upload_keep_seconds: float = Field(
         6 * 3600.0, gt=0, description="Life of a kept upload after its last byte, seconds."
     )
+    upload_sweep_seconds: float = Field(
+        60.0, gt=0, description="Pause between looks for kept uploads that have expired, seconds."
+    )
     uploads_per_caller: int = Field(64, ge=1, description="Kept uploads of one caller.")
     upload_bytes_per_caller: int = Field(16 << 30, ge=1, description="Announced bytes of one caller's kept uploads.")
     fetch_hosts: tuple[str, ...] = Field(
@@ -91,7 +94,7 @@ class IntakeSettings(ServiceSettings):
             reserve_bytes=self.spool_reserve_bytes,
         )
         store = UploadStore(self.spool() / "uploads", limits)
-        with suppress(UnavailableError):  # another replica is at it; every creation sweeps too
+        with suppress(UnavailableError):  # another replica is at it, and everyone looks again
             store.sweep()
         return store
 
