@@ -28,8 +28,9 @@ from services.audio.settings import AudioSettings
 from services.common.evidence import VISUAL_BRANCHES, Branch
 from services.common.inference import Array, EmbeddedEngine
 from services.common.models import ModelRepository
-from services.gateway.converters import faces_request, speech_request
+from services.gateway.converters import speech_request
 from services.gateway.decoding import decode
+from services.gateway.faces_request import faces_request
 from services.gateway.limits import DecodeLimits
 from services.gateway.sampling import SamplingPlan
 from services.visual.pipeline import VisualPipeline
@@ -136,7 +137,7 @@ async def _counted(clip: Path, repository: ModelRepository) -> dict[str, Any]:
     hops = {}
     if media.survey or media.dense:
         branches = frozenset(VISUAL_BRANCHES)
-        hops["gateway_to_visual"] = faces_request(media.survey, media.dense, branches).ByteSize()
+        hops["gateway_to_visual"] = len(faces_request(media.survey, media.dense, branches))
         await VisualPipeline(engine, VisualSettings()).analyze(media.survey, media.dense, branches, timeout=_LONG)
     if media.audio is not None:
         hops["gateway_to_audio"] = speech_request(media.audio, frozenset({Branch.AUDIO})).ByteSize()

@@ -116,14 +116,6 @@ def model_from_proto(message: evidence_pb2.ModelInfo) -> ModelInfo:
     return ModelInfo(message.name, message.version, message.sha256, message.engine)
 
 
-def frame_to_proto(frame: Frame) -> media_pb2.VideoFrame:
-    """Frame to its message; copies the pixels once."""
-    height, width = frame.pixels.shape[:2]
-    return media_pb2.VideoFrame(
-        time_us=frame.time_us, width=width, height=height, rgb=np.ascontiguousarray(frame.pixels).tobytes()
-    )
-
-
 def frame_from_proto(message: media_pb2.VideoFrame) -> Frame:
     """Message to Frame; the pixels are a read-only view of the message's bytes.
 

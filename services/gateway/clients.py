@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bonafide.v1 import audio_pb2_grpc, fusion_pb2, fusion_pb2_grpc, visual_pb2_grpc
+from bonafide.v1 import audio_pb2_grpc, fusion_pb2, fusion_pb2_grpc, visual_pb2
 from services.common.admission import MESSAGE_BYTES_KEY
 from services.common.errors import (
     BonafideError,
@@ -28,12 +28,12 @@ from services.gateway.analysis import Case
 from services.gateway.breaker import CircuitBreaker
 from services.gateway.converters import (
     audio_evidence_from_proto,
-    faces_request,
     fuse_request,
     fusion_from_proto,
     speech_request,
     visual_from_proto,
 )
+from services.gateway.faces_request import faces_request
 from services.gateway.hedging import hedged
 
 HEALTH_SECONDS = 2.0
@@ -41,6 +41,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 FAIR_SECONDS = 10.0
 """Who had less time than this may time out without the service being unwell."""
 
+Request = Message | bytes
 Response = TypeVar("Response")
 
 
@@ -53,12 +54,12 @@ class Peer:
         self._breaker = breaker
         self._health: Any = health_pb2_grpc.HealthStub(self.channel)  # grpc_health is untyped
 
-    async def ask(self, method: Callable[..., Awaitable[Response]], request: Message, *, timeout: float) -> Response:
+    async def ask(self, method: Callable[..., Awaitable[Response]], request: Request, *, timeout: float) -> Response:
         """Call a method through this peer's circuit; while the peer is at its limit, again after a pause.
 
         Args:
             method: the stub's.
-            request: what to ask.
+            request: what to ask; bytes for a method that takes its message serialised.
             timeout: seconds for all attempts together.
 
         Raises:
@@ -70,9 +71,10 @@ class Peer:
 
         return await self._breaker.call(lambda: self._attempt(method, request, timeout), unwell=unwell)
 
-    async def _attempt(self, method: Callable[..., Awaitable[Response]], request: Message, timeout: float) -> Response:
+    async def _attempt(self, method: Callable[..., Awaitable[Response]], request: Request, timeout: float) -> Response:
         ends = time.monotonic() + timeout
-        metadata = ((MESSAGE_BYTES_KEY, str(request.ByteSize())),)
+        size = len(request) if isinstance(request, bytes) else request.ByteSize()
+        metadata = ((MESSAGE_BYTES_KEY, str(size)),)
         pause = FIRST_PAUSE_SECONDS
         while True:
             left = ends - time.monotonic()
@@ -112,14 +114,20 @@ class VisualClient:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._stub: visual_pb2_grpc.VisualServiceAsyncStub = visual_pb2_grpc.VisualServiceStub(peer.channel)
+        method = visual_pb2.DESCRIPTOR.services_by_name["VisualService"].methods_by_name["AnalyzeFaces"]
+        # No stub: the request is bytes already.
+        self._analyze_faces: grpc.aio.UnaryUnaryMultiCallable[bytes, visual_pb2.AnalyzeFacesResponse]
+        self._analyze_faces = peer.channel.unary_unary(
+            f"/{method.containing_service.full_name}/{method.name}",
+            response_deserializer=visual_pb2.AnalyzeFacesResponse.FromString,
+        )
 
     async def analyze(
         self, survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch], *, timeout: float
     ) -> VisualEvidence:
         """See VisualBranches."""
         request = await asyncio.to_thread(faces_request, tuple(survey), tuple(dense), branches)
-        return visual_from_proto(await self._peer.ask(self._stub.AnalyzeFaces, request, timeout=timeout))
+        return visual_from_proto(await self._peer.ask(self._analyze_faces, request, timeout=timeout))
 
 
 class AudioClient:

@@ -11,7 +11,6 @@ from services.common.converters import (
     audio_to_proto,
     branch_from_proto,
     branch_to_proto,
-    frame_to_proto,
     media_to_proto,
     model_from_proto,
     model_to_proto,
@@ -38,7 +37,7 @@ from services.common.evidence import (
     Verdict,
     VisualEvidence,
 )
-from services.common.media import AudioTrack, Frame
+from services.common.media import AudioTrack
 from services.common.models import ModelCard
 from services.common.status import rpc_status_of
 from services.gateway.analysis import Analysis, Case, Event, Options, Priority, Progress, Stage
@@ -162,17 +161,6 @@ def card_to_proto(card: ModelCard) -> analysis_pb2.ModelCard:
         trained_on=card.trained_on,
         headline=card.headline,
         licence=card.licence,
-    )
-
-
-def faces_request(
-    survey: tuple[Frame, ...], dense: tuple[Frame, ...], branches: frozenset[Branch]
-) -> visual_pb2.AnalyzeFacesRequest:
-    """What the visual service is asked; copies the pixels once."""
-    return visual_pb2.AnalyzeFacesRequest(
-        survey=[frame_to_proto(frame) for frame in survey],
-        dense=[frame_to_proto(frame) for frame in dense],
-        branches=[branch_to_proto(branch) for branch in sorted(branches)],
     )
 
 

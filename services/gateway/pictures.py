@@ -27,7 +27,10 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
-        """Read a frame's display matrix (ISO/IEC 14496-12, 8.2.2); upright when there is none."""
+        """Read a frame's display matrix (ISO/IEC 14496-12, 8.2.2); upright when there is none.
+
+        PyAV ties a frame whose side data was read into a cycle: its memory then waits for the garbage collector.
+        """
         try:
             found = frame.side_data.get("DISPLAYMATRIX")
         except ValueError:  # the frame also carries data of a kind that PyAV has no name for
@@ -71,13 +74,13 @@ class PictureConverter:
         self._shrink = VideoReformatter()
         self._colour = VideoReformatter()
 
-    def survey(self, frame: av.VideoFrame, orientation: Orientation | None = None) -> Pixels:
+    def survey(self, frame: av.VideoFrame, orientation: Orientation) -> Pixels:
         """Upright uint8 RGB [height, width, 3] at native resolution, within the plan's survey side."""
         width, height = fit(frame.width, frame.height, max_side=self._plan.survey_side)
         picture = _reformat(self._survey, frame, width, height, "rgb24")
-        return (orientation or Orientation.of(frame)).apply(_pixels(picture))
+        return orientation.apply(_pixels(picture))
 
-    def dense(self, frame: av.VideoFrame) -> Pixels:
+    def dense(self, frame: av.VideoFrame, orientation: Orientation) -> Pixels:
         """The same within the plan's dense bounds.
 
         Pictures with subsampled chroma are shrunk before they become RGB, which takes a third of the time.
@@ -89,7 +92,7 @@ class PictureConverter:
         if (width, height) != (frame.width, frame.height) and "420" in frame.format.name:
             small = _reformat(self._shrink, frame, width, height, "yuv420p")
         picture = _reformat(self._colour, small, width, height, "rgb24")
-        return Orientation.of(frame).apply(_pixels(picture))
+        return orientation.apply(_pixels(picture))
 
 
 def _reformat(

@@ -22,8 +22,8 @@ from services.gateway.pipeline import Pipeline
 from services.gateway.served_models import ModelFingerprint
 from services.gateway.upload_pace import UploadPace, keep_pace
 
-COPIES_OF_A_CLIP = 3
-"""Decoded pictures exist as arrays, as a message, and as that message's bytes."""
+COPIES_OF_A_CLIP = 4
+"""Decoded pictures exist as arrays, as a request's bytes and as gRPC's copy of those; the decoder holds some more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,23 +187,31 @@ class _Collector:
         self._last_us: int | None = None
         self._size = (0, 0)
         self._degrees = 0
+        self._orientations: dict[int, Orientation] = {}
         self._failed = False
 
     def offer(self, time_us: int, frame: av.VideoFrame) -> None:
         if self._last_us is not None and time_us <= self._last_us:
             return
         self._last_us = time_us
+        orientation = self._orientation(frame)
         if self._size == (0, 0):
-            orientation = Orientation.of(frame)
             self._size = orientation.displayed(frame.width, frame.height)
             self._degrees = orientation.degrees
         try:
             if self._survey_cursor.takes(time_us):
-                self._survey.append(Frame(time_us, self._convert.survey(frame)))
+                self._survey.append(Frame(time_us, self._convert.survey(frame, orientation)))
             if self._dense_cursor.takes(time_us):
-                self._dense.append(Frame(time_us, self._convert.dense(frame)))
+                self._dense.append(Frame(time_us, self._convert.dense(frame, orientation)))
         except av.FFmpegError:
             self._failed = True
+
+    def _orientation(self, frame: av.VideoFrame) -> Orientation:
+        """Read in full from the first frame of each rotation only, because of what reading it costs in memory."""
+        rotation = frame.rotation
+        if rotation not in self._orientations:
+            self._orientations[rotation] = Orientation.of(frame)
+        return self._orientations[rotation]
 
     def samples(self, *, damaged: bool, interrupted: bool) -> Samples:
         width, height = self._size

@@ -19,7 +19,7 @@ from services.common.evidence import (
     SpeechWindow,
     VoiceSequence,
 )
-from services.common.media import AudioTrack, Frame
+from services.common.media import AudioTrack
 
 
 def test_every_enum_of_the_contract_has_its_twin() -> None:
@@ -56,8 +56,6 @@ def test_track_round_trip_keeps_unmeasured_apart_from_zero() -> None:
 
 def test_arrays_round_trip() -> None:
     rng = np.random.default_rng(0)
-    frame = Frame(7, rng.integers(0, 256, (5, 3, 3), dtype=np.uint8))
-    assert np.array_equal(converters.frame_from_proto(converters.frame_to_proto(frame)).pixels, frame.pixels)
     audio = AudioTrack(-5, rng.standard_normal(9).astype(np.float32))
     assert np.array_equal(converters.audio_from_proto(converters.audio_to_proto(audio)).samples, audio.samples)
     motion = MotionSequence(2, (0, 40_000), rng.standard_normal((2, 4)).astype(np.float32))

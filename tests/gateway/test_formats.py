@@ -1,7 +1,9 @@
 """Containers, codecs and shapes that are taken, each decoded to the right pictures at the right times."""
 
+import gc
 import io
 
+import av
 import numpy as np
 import pytest
 
@@ -100,6 +102,19 @@ def test_display_rotation_is_applied(counter_clockwise: int) -> None:
         assert np.abs(frames[0].pixels.astype(int) - expected).mean() < 8
     assert clip.info.rotation_degrees == 360 - counter_clockwise
     assert (clip.info.width, clip.info.height) == (expected.shape[1], expected.shape[0])
+
+
+def test_decoded_pictures_do_not_wait_for_the_garbage_collector() -> None:
+    data = Clip(frames=50).bytes()
+    gc.collect()
+    gc.disable()
+    try:
+        clip = decoded(data)
+        kept = sum(isinstance(each, av.VideoFrame) and each.format.name != "rgb24" for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert len(clip.dense) == 50
+    assert kept <= 1
 
 
 def test_large_pictures_are_scaled_to_the_plan() -> None:

@@ -8,8 +8,6 @@ import grpc
 import pytest
 
 from bonafide.v1 import evidence_pb2, media_pb2, visual_pb2, visual_pb2_grpc
-from services.common.converters import frame_to_proto
-from services.common.media import Frame
 from services.common.status import error_reason
 from services.visual.detection import Picture
 from services.visual.pipeline import VisualPipeline
@@ -30,7 +28,11 @@ async def stub(pipeline: VisualPipeline) -> AsyncIterator[visual_pb2_grpc.Visual
 async def test_a_portrait_travels_there_and_its_evidence_back(
     stub: visual_pb2_grpc.VisualServiceAsyncStub, portrait: Picture
 ) -> None:
-    survey = [frame_to_proto(Frame(index * 500_000, portrait)) for index in range(3)]
+    height, width = portrait.shape[:2]
+    survey = [
+        media_pb2.VideoFrame(time_us=index * 500_000, width=width, height=height, rgb=portrait.tobytes())
+        for index in range(3)
+    ]
     answer = await stub.AnalyzeFaces(visual_pb2.AnalyzeFacesRequest(survey=survey), timeout=60)
     assert [report.branch for report in answer.reports] == [
         evidence_pb2.BRANCH_PATCH,
