@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from services.audio.settings import AudioSettings
-from services.common.settings import EngineChoice, ModelServiceSettings, ServiceSettings
+from services.common.model_service import ModelServiceSettings
+from services.common.settings import EngineChoice, ServiceSettings
 from services.fusion.settings import FusionSettings
 from services.gateway.settings import GatewaySettings
 from services.visual.settings import VisualSettings

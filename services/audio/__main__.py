@@ -7,7 +7,8 @@ from services.audio.pipeline import SPOOF_MODEL, AudioPipeline
 from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
 from services.common.admission import CallLimit
-from services.common.server import Service, models_ready, start
+from services.common.model_service import models_ready
+from services.common.server import Service, start
 
 
 def build(settings: AudioSettings) -> Service:

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.audio.pipeline import WindowPlan
-from services.common.settings import ModelServiceSettings
+from services.common.model_service import ModelServiceSettings
 
 
 class AudioSettings(ModelServiceSettings):

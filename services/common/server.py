@@ -23,9 +23,7 @@ from services.common.connections import server_options
 from services.common.errors import BonafideError
 from services.common.guard import Admit, Guard
 from services.common.health import Health
-from services.common.inference import InferenceEngine, TritonEngine
 from services.common.memory import keep_freed_memory
-from services.common.models import ModelRepository
 from services.common.peers import PeerAllowList
 from services.common.refusal import ConfigurationError
 from services.common.settings import ServiceSettings, Settings, load_settings
@@ -63,23 +61,6 @@ class Service:
     close: Sequence[Check] = ()
     admit: Sequence[Admit] = ()
     background: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
-
-
-def models_ready(
-    repository: ModelRepository,
-    engine: InferenceEngine,
-    *,
-    required: Sequence[str],
-    optional: Sequence[str] = (),
-) -> Check:
-    """A readiness check: every model is trained and unaltered, and answers a tiny inference."""
-
-    async def check() -> None:
-        cards = await asyncio.to_thread(repository.verify_all, required, optional)
-        if isinstance(engine, TritonEngine):
-            await engine.check(tuple(cards))
-
-    return check
 
 
 class ServiceProcess:

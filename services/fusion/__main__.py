@@ -6,7 +6,8 @@ import asyncio
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
 from services.common.admission import CallLimit
-from services.common.server import Check, Service, models_ready, start
+from services.common.model_service import models_ready
+from services.common.server import Check, Service, start
 from services.fusion.pipeline import FusionPipeline
 from services.fusion.servicer import FusionServicer
 from services.fusion.settings import FusionSettings

@@ -9,8 +9,9 @@ import cv2
 from bonafide.v1 import visual_pb2, visual_pb2_grpc
 from services.common.admission import CallLimit
 from services.common.inference import InferenceEngine
+from services.common.model_service import models_ready
 from services.common.models import ModelRepository
-from services.common.server import Check, Service, models_ready, start
+from services.common.server import Check, Service, start
 from services.visual.ensemble import read_ensemble
 from services.visual.pipeline import OPTIONAL_MODELS, REQUIRED_MODELS, VisualPipeline
 from services.visual.servicer import VisualServicer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ModelServiceSettings
+from services.common.model_service import ModelServiceSettings
 
 
 class VisualSettings(ModelServiceSettings):

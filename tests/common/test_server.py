@@ -15,8 +15,8 @@ from services.common.channels import ServiceChannel, open_channel
 from services.common.errors import BonafideError, DeadlineError, UnavailableError
 from services.common.health import LIVENESS
 from services.common.inference import EmbeddedEngine
+from services.common.model_service import models_ready
 from services.common.models import ModelRepository
-from services.common.server import models_ready
 from services.common.status import error_reason, from_rpc_error
 from tests.common.serving import NAME, Running, always_ready, serving
 from tests.common.test_models import make_model

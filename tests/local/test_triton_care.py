@@ -17,8 +17,8 @@ from deploy.local import triton
 from deploy.local.processes import ManagedProcess, free_ports, stop_together
 from services.common.errors import BonafideError, DeadlineError, ModelNotDeployedError, UnavailableError
 from services.common.inference import EmbeddedEngine, TritonEngine, TritonLimits
+from services.common.model_service import models_ready
 from services.common.models import ModelRepository
-from services.common.server import models_ready
 from services.common.triton_care import read_config, synthetic_inputs
 from tests.local.conftest import kill_triton, start_triton
 from tests.local.test_triton import metric
