@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bonafide.messages import BatchResult, Priority
     from bonafide.uploads import Uploaded, Uri
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "Analysis": "analysis",
     "AsyncClient": "aio",

@@ -9,10 +9,12 @@ from services.audio.settings import AudioSettings
 from services.common.admission import CallLimit
 from services.common.model_service import models_ready
 from services.common.server import Service, start
+from services.common.telemetry import Telemetry
 
 
 def build(settings: AudioSettings) -> Service:
     """The service that these settings describe."""
+    telemetry = Telemetry("audio")
     repository = settings.repository()
     engine = settings.open_engine()
     servicer = AudioServicer(AudioPipeline(engine, repository, settings.window_plan()), settings.call_seconds)
@@ -21,6 +23,7 @@ def build(settings: AudioSettings) -> Service:
         names=(audio_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,),
         register=lambda server: audio_pb2_grpc.add_AudioServiceServicer_to_server(servicer, server),
         ready=models_ready(repository, engine, required=(SPOOF_MODEL,)),
+        telemetry=telemetry,
         close=(engine.close,),
         admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -14,6 +14,8 @@ from services.common.status import abort
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Admit = Callable[[Context], Awaitable[None]]
+Around = Callable[[Context], AbstractAsyncContextManager[None]]
+"""Made for every call, entered before any of its message is read, left when it has been answered or has failed."""
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -35,13 +37,15 @@ class Guard(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(health.METHODS):
             return handler
-        return _guarded(handler, self._enter)
+        return wrapped(handler, self._enter)
 
-    async def _enter(self, context: Context) -> None:
+    @asynccontextmanager
+    async def _enter(self, context: Context) -> AsyncIterator[None]:
         try:
             await self._admit(context)
         except Exception as error:  # noqa: BLE001 - nothing unexpected leaves by this door either
             await abort(context, error)
+        yield
 
 
 def metadata(context: Context) -> Mapping[str, str]:
@@ -49,8 +53,8 @@ def metadata(context: Context) -> Mapping[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def _guarded(handler: grpc.RpcMethodHandler[Any, Any], enter: Admit) -> grpc.RpcMethodHandler[Any, Any]:
-    """The same method behind a door, always in the form that takes a stream.
+def wrapped(handler: grpc.RpcMethodHandler[Any, Any], around: Around) -> grpc.RpcMethodHandler[Any, Any]:
+    """The same method with something around it, always in the form that takes a stream.
 
     gRPC reads a unary request whole, up to the largest message, before it calls the method; a stream is read
     only when the method asks.
@@ -59,12 +63,14 @@ def _guarded(handler: grpc.RpcMethodHandler[Any, Any], enter: Admit) -> grpc.Rpc
     streams = handler.request_streaming
 
     async def answer(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401
-        await enter(context)
-        return await serve(requests if streams else await _only(requests, context), context)
+        async with around(context):
+            return await serve(requests if streams else await _only(requests, context), context)
 
     async def answers(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        await enter(context)
-        async with aclosing(serve(requests if streams else await _only(requests, context), context)) as responses:
+        async with (
+            around(context),
+            aclosing(serve(requests if streams else await _only(requests, context), context)) as responses,
+        ):
             async for response in responses:
                 yield response
 

@@ -21,12 +21,15 @@ from grpc_reflection.v1alpha import reflection
 
 from services.common.connections import server_options
 from services.common.errors import BonafideError
+from services.common.exposition import Exposition
 from services.common.guard import Admit, Guard
 from services.common.health import Health
 from services.common.memory import keep_freed_memory
 from services.common.peers import PeerAllowList
 from services.common.refusal import ConfigurationError
+from services.common.request_metrics import RequestMetrics
 from services.common.settings import ServiceSettings, Settings, load_settings
+from services.common.telemetry import READY, Telemetry
 from services.common.tls import add_port
 from services.common.validation import Rules, RulesInterceptor
 
@@ -58,6 +61,7 @@ class Service:
     names: Sequence[str]
     register: Callable[[grpc.aio.Server], None]
     ready: Check
+    telemetry: Telemetry
     close: Sequence[Check] = ()
     admit: Sequence[Admit] = ()
     background: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
@@ -70,6 +74,7 @@ class ServiceProcess:
         self._service = service
         self._settings = settings
         self._health = Health(service.names)
+        self._metrics = Exposition(service.telemetry)
         self._state = ""
 
     async def run(self) -> None:
@@ -92,6 +97,8 @@ class ServiceProcess:
         hurry = hurry or asyncio.Event()
         server, probes = self._server(), self._probe_server()
         port = add_port(server, self._settings.listen, self._settings.door())
+        if self._settings.metrics_listen:
+            await self._metrics.start(self._settings.metrics_listen)
         await server.start()
         if probes is not None:
             await probes.start()
@@ -108,6 +115,7 @@ class ServiceProcess:
                 await asyncio.wait_for(close(), _CLOSE_SECONDS)
         if probes is not None:
             await probes.stop(None)
+        await self._metrics.close()
         _log.info("%s stopped", self._service.title)
 
     def _server(self) -> grpc.aio.Server:
@@ -116,7 +124,11 @@ class ServiceProcess:
         if settings.allowed_peers:
             admit.insert(0, PeerAllowList(settings.allowed_peers).admit)
         server = grpc.aio.server(
-            interceptors=[*(Guard(each) for each in admit), RulesInterceptor(Rules())],
+            interceptors=[
+                RequestMetrics(self._service.telemetry, self._service.names),
+                *(Guard(each) for each in admit),
+                RulesInterceptor(Rules()),
+            ],
             options=server_options(settings.connection_limits()),
         )
         self._service.register(server)
@@ -136,7 +148,7 @@ class ServiceProcess:
         return server
 
     async def _drain(self, server: grpc.aio.Server, hurry: asyncio.Event) -> None:
-        self._health.set_ready(ready=False)
+        self._set_ready(ready=False)
         _log.info("%s drains", self._service.title)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(hurry.wait(), self._settings.drain_notice_seconds)
@@ -153,18 +165,22 @@ class ServiceProcess:
             try:
                 await self._service.ready()
             except BonafideError as error:
-                self._health.set_ready(ready=False)
+                self._set_ready(ready=False)
                 self._note(f"not ready: {error.message}")
                 pause = min(self._settings.readiness_interval_seconds, 0.5)
             except Exception:  # noqa: BLE001 - a broken check means not ready, not a dead watcher
-                self._health.set_ready(ready=False)
+                self._set_ready(ready=False)
                 _log.exception("the readiness check itself failed")
                 pause = self._settings.readiness_interval_seconds
             else:
-                self._health.set_ready(ready=True)
+                self._set_ready(ready=True)
                 self._note("ready")
                 pause = self._settings.readiness_interval_seconds
             await asyncio.sleep(pause)
+
+    def _set_ready(self, *, ready: bool) -> None:
+        self._health.set_ready(ready=ready)
+        self._service.telemetry.show(READY, ready)
 
     def _note(self, state: str) -> None:
         if state != self._state:

@@ -35,6 +35,9 @@ class ServiceSettings(BaseSettings):
     health_listen: str = Field(
         "", description="HOST:PORT in plain text for probes: carries grpc.health.v1 and nothing else; empty means none."
     )
+    metrics_listen: str = Field(
+        "", description="HOST:PORT in plain HTTP for Prometheus: carries /metrics and nothing else; empty means none."
+    )
     allow_plaintext: bool = Field(
         default=False, description="Whether plain text may leave the machine, for both calls received and calls made."
     )

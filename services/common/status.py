@@ -25,6 +25,7 @@ from services.common.errors import (
 
 DOMAIN = "bonafide"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
+_STATUS_KEY = "grpc-status-details-bin"
 _CODES = {kind: grpc.StatusCode[kind.value] for kind in Kind}
 _log = logging.getLogger(__name__)
 
@@ -101,6 +102,16 @@ def _packed(error: grpc.RpcError) -> Iterable[any_pb2.Any]:
     except (ValueError, DecodeError):
         return ()
     return status.details if status is not None else ()
+
+
+def reason_in(trailers: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """The reason in the trailers by which a call of ours ended; None when they hold none."""
+    info, status = error_details_pb2.ErrorInfo(), status_pb2.Status()
+    for packed in (value for key, value in trailers if key == _STATUS_KEY and isinstance(value, bytes)):
+        status.ParseFromString(packed)
+        if any(detail.Unpack(info) for detail in status.details):
+            return str(info.reason)
+    return None
 
 
 def error_reason(error: grpc.RpcError) -> str:

@@ -8,6 +8,7 @@ from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
 from services.common.admission import CallLimit
 from services.common.model_service import models_ready
 from services.common.server import Check, Service, start
+from services.common.telemetry import Telemetry
 from services.fusion.pipeline import FusionPipeline
 from services.fusion.servicer import FusionServicer
 from services.fusion.settings import FusionSettings
@@ -17,6 +18,7 @@ from services.fusion.synchrony import SYNC_MODEL, Synchrony
 
 def build(settings: FusionSettings) -> Service:
     """The service that these settings describe."""
+    telemetry = Telemetry("fusion")
     repository = settings.repository()
     engine = settings.open_engine()
     store = HeadStore(settings.heads, settings.policies, settings.default_policy, repository)
@@ -27,6 +29,7 @@ def build(settings: FusionSettings) -> Service:
         names=(fusion_pb2.DESCRIPTOR.services_by_name["FusionService"].full_name,),
         register=lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server),
         ready=_readiness(store, models_ready(repository, engine, required=(), optional=(SYNC_MODEL,))),
+        telemetry=telemetry,
         close=(engine.close,),
         admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),
     )

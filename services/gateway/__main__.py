@@ -18,6 +18,7 @@ from services.common.admission import CallLimit
 from services.common.channels import open_channel
 from services.common.models import ModelRepository
 from services.common.server import Service, start
+from services.common.telemetry import Telemetry
 from services.gateway.admission import Admission
 from services.gateway.batch import Batches
 from services.gateway.breaker import CircuitBreaker
@@ -36,6 +37,7 @@ from services.gateway.upload_servicer import UploadServicer
 
 def build(settings: GatewaySettings) -> Service:
     """The service that these settings describe."""
+    telemetry = Telemetry("gateway")
     visual, audio, fusion = _peers(settings)
     plan = SamplingPlan()
     decoder = DecodePool(settings.decode_workers, plan, settings.limits())
@@ -74,6 +76,7 @@ def build(settings: GatewaySettings) -> Service:
         ),
         register=register,
         ready=lambda: check_ready(fusion, (visual, audio)),
+        telemetry=telemetry,
         admit=(
             settings.authentication().admit,
             CallLimit(settings.calls_at_once, settings.memory_bytes).admit,

@@ -12,6 +12,7 @@ from services.common.inference import InferenceEngine
 from services.common.model_service import models_ready
 from services.common.models import ModelRepository
 from services.common.server import Check, Service, start
+from services.common.telemetry import Telemetry
 from services.visual.ensemble import read_ensemble
 from services.visual.pipeline import OPTIONAL_MODELS, REQUIRED_MODELS, VisualPipeline
 from services.visual.servicer import VisualServicer
@@ -21,6 +22,7 @@ from services.visual.settings import VisualSettings
 def build(settings: VisualSettings) -> Service:
     """The service that these settings describe."""
     cv2.setNumThreads(1)  # its pool spins; our parallelism is across pictures
+    telemetry = Telemetry("visual")
     repository = settings.repository()
     engine = settings.open_engine()
     servicer = VisualServicer(VisualPipeline(engine, settings), settings.call_seconds)
@@ -29,6 +31,7 @@ def build(settings: VisualSettings) -> Service:
         names=(visual_pb2.DESCRIPTOR.services_by_name["VisualService"].full_name,),
         register=lambda server: visual_pb2_grpc.add_VisualServiceServicer_to_server(servicer, server),
         ready=_readiness(repository, engine),
+        telemetry=telemetry,
         close=(engine.close,),
         admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),
     )

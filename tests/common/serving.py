@@ -13,6 +13,7 @@ from services.common.errors import InvalidInputError
 from services.common.server import Service, ServiceProcess
 from services.common.settings import ServiceSettings
 from services.common.status import remaining_seconds, unary_errors
+from services.common.telemetry import Telemetry
 
 NAME = "bonafide.v1.FusionService"
 
@@ -59,7 +60,7 @@ def fusion_service(servicer: Fusion, ready: Any = always_ready, admit: Any = ())
     def register(server: Any) -> None:
         fusion_pb2_grpc.add_FusionServiceServicer_to_server(servicer, server)
 
-    return Service("fusion", [NAME], register, ready, admit=admit)
+    return Service("fusion", [NAME], register, ready, Telemetry("fusion"), admit=admit)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from services.common.errors import ResourceExhaustedError
 from services.common.server import Service, ServiceProcess
 from services.common.settings import ServiceSettings
 from services.common.status import from_rpc_error, unary_errors
+from services.common.telemetry import Telemetry
 from tests.gateway.test_service import free_address
 
 NAME = "bonafide.v1.FusionService"
@@ -48,6 +49,7 @@ async def serving(fusion: Fusion, limit: CallLimit) -> AsyncIterator[grpc.aio.Ch
         [NAME],
         lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(fusion, server),
         ready,
+        Telemetry("fusion"),
         admit=(limit.admit,),
     )
     settings = ServiceSettings(listen=free_address(), drain_seconds=0.1, drain_notice_seconds=0.0)

@@ -96,6 +96,10 @@ def test_a_process_that_must_not_run_ends_with_one_line(tmp_path: Path) -> None:
         taken.listen()
         attempts = [
             (start(listen="0.0.0.0:0"), "plain text"),
+            (
+                start(metrics_listen=f"127.0.0.1:{taken.getsockname()[1]}", engine="embedded"),
+                "cannot listen on 127.0.0.1",
+            ),
             (start(listen=f"127.0.0.1:{taken.getsockname()[1]}", engine="embedded"), "cannot listen on 127.0.0.1"),
             (
                 start(

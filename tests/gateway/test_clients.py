@@ -16,6 +16,7 @@ from services.common.errors import BonafideError, DeadlineError, ResourceExhaust
 from services.common.server import Service, ServiceProcess
 from services.common.settings import ServiceSettings
 from services.common.status import unary_errors
+from services.common.telemetry import Telemetry
 from services.gateway.breaker import BreakerRule, CircuitBreaker, CircuitOpenError, State
 from services.gateway.clients import FAIR_SECONDS, Peer
 from tests.gateway.test_service import free_address, ready
@@ -43,7 +44,11 @@ class Fusion(fusion_pb2_grpc.FusionServiceServicer):
 @asynccontextmanager
 async def peer_of(fusion: Fusion, rule: BreakerRule | None = None) -> AsyncIterator[tuple[Peer, Any, CircuitBreaker]]:
     service = Service(
-        "fusion", [NAME], lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(fusion, server), ready
+        "fusion",
+        [NAME],
+        lambda server: fusion_pb2_grpc.add_FusionServiceServicer_to_server(fusion, server),
+        ready,
+        Telemetry("fusion"),
     )
     settings = ServiceSettings(listen=free_address(), drain_seconds=0.1, drain_notice_seconds=0.0)
     stop = asyncio.Event()

@@ -32,6 +32,7 @@ from services.common.errors import InvalidInputError, UnavailableError
 from services.common.server import Service, ServiceProcess
 from services.common.settings import ServiceSettings
 from services.common.status import error_reason, remaining_seconds, unary_errors
+from services.common.telemetry import Telemetry
 from services.fusion.converters import input_from_proto, result_to_proto
 from services.gateway.__main__ import build
 from services.gateway.analysis import Case, Evidence
@@ -126,7 +127,9 @@ class Stack:
         addresses = {name: free_address() for name in registrations}
         for name, (add, servicer) in registrations.items():
             if name not in self.absent:
-                service = Service(name, [f"bonafide.v1.{name.capitalize()}Service"], partial(add, servicer), ready)
+                service = Service(
+                    name, [f"bonafide.v1.{name.capitalize()}Service"], partial(add, servicer), ready, Telemetry(name)
+                )
                 settings = ServiceSettings(listen=addresses[name], drain_seconds=0.1, drain_notice_seconds=0)
                 await self._exits.enter_async_context(serving(service, settings))
         settings = self.kind(
