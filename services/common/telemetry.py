@@ -59,7 +59,9 @@ REQUESTS = Counter("bonafide_requests_total", "Calls that ended, health checks l
 REQUEST_DURATION = Histogram("bonafide_request_duration_seconds", "From a call's start to its end.", ("method",))
 REQUESTS_IN_FLIGHT = Gauge("bonafide_requests_in_flight", "Calls under way.")
 REQUESTS_REFUSED = Counter(
-    "bonafide_requests_refused_total", "Calls that ended with an error of ours, by its reason.", ("reason",)
+    "bonafide_requests_refused_total",
+    "Calls, and items of batches, that ended with an error of ours, by its reason.",
+    ("reason",),
 )
 READY = Gauge("bonafide_ready", "1 while the service wants calls, else 0.")
 BUILD_INFO = Gauge("bonafide_build_info", "Always 1; says what runs.", ("version", "service"))

@@ -24,6 +24,7 @@ from services.gateway.batch import Batches
 from services.gateway.breaker import CircuitBreaker
 from services.gateway.clients import AudioClient, FusionClient, Peer, VisualClient, check_ready
 from services.gateway.decode_pool import DecodePool
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.pipeline import Pipeline
 from services.gateway.reception import Reception
 from services.gateway.sampling import SamplingPlan
@@ -38,6 +39,7 @@ from services.gateway.upload_servicer import UploadServicer
 def build(settings: GatewaySettings) -> Service:
     """The service that these settings describe."""
     telemetry = Telemetry("gateway")
+    metrics = GatewayMetrics(telemetry)
     visual, audio, fusion = _peers(settings)
     plan = SamplingPlan()
     decoder = DecodePool(settings.decode_workers, plan, settings.limits())
@@ -45,18 +47,20 @@ def build(settings: GatewaySettings) -> Service:
     pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), fusing, settings.allowances())
     repository = ModelRepository(settings.model_repository)
     admission = Admission(settings.admission_rules(plan))
+    metrics.watch(admission, {"visual": visual.breaker, "audio": audio.breaker, "fusion": fusion.breaker})
     reception = Reception(
         pipeline,
         admission,
         settings.open_answers(),
         settings.open_request_ids(),
         ModelFingerprint(repository, settings.readiness_interval_seconds),
+        metrics,
         settings.upload_limits(),
     )
     uploads = settings.upload_store()
     servicer = AnalysisServicer(
         reception,
-        Batches(reception, settings.batch_limits()),
+        Batches(reception, metrics, settings.batch_limits()),
         Sources(uploads, settings.fetcher()),
         repository,
         settings.call_seconds,

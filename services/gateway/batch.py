@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from services.common.errors import BonafideError, DeadlineError, LimitExceededError
 from services.gateway.analysis import Analysis, Options
 from services.gateway.clock import Clock
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.reception import Reception
 
 _log = logging.getLogger(__name__)
@@ -44,8 +45,9 @@ class Ending:
 class Batches:
     """Runs batches through the same reception as single clips."""
 
-    def __init__(self, reception: Reception, limits: BatchLimits) -> None:
+    def __init__(self, reception: Reception, metrics: GatewayMetrics, limits: BatchLimits) -> None:
         self._reception = reception
+        self._metrics = metrics
         self._limits = limits
 
     async def run(self, items: Sequence[Item], *, timeout: float) -> AsyncGenerator[Ending, None]:
@@ -85,6 +87,7 @@ class Batches:
         try:
             return await clock.within(self._analysis(item, clock))
         except BonafideError as error:
+            self._metrics.refused(error.reason)
             return error
         except Exception:  # noqa: BLE001 - the door through which nothing unexpected leaves
             _log.exception("unexpected error in an item of a batch")

@@ -51,7 +51,7 @@ class Peer:
     def __init__(self, title: str, channel: grpc.aio.Channel, breaker: CircuitBreaker) -> None:
         self.title = title
         self.channel = channel
-        self._breaker = breaker
+        self.breaker = breaker
         self._health: Any = health_pb2_grpc.HealthStub(self.channel)  # grpc_health is untyped
 
     async def ask(self, method: Callable[..., Awaitable[Response]], request: Request, *, timeout: float) -> Response:
@@ -69,7 +69,7 @@ class Peer:
         def unwell(error: BaseException) -> bool:
             return isinstance(error, BonafideError) and _says_unwell(error, timeout)
 
-        return await self._breaker.call(lambda: self._attempt(method, request, timeout), unwell=unwell)
+        return await self.breaker.call(lambda: self._attempt(method, request, timeout), unwell=unwell)
 
     async def _attempt(self, method: Callable[..., Awaitable[Response]], request: Request, timeout: float) -> Response:
         ends = time.monotonic() + timeout

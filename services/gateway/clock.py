@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from services.common.errors import DeadlineError
@@ -22,14 +22,20 @@ _BEGINS_AT = {
 }
 
 
+def unmeasured(_stage: Stage, _seconds: float) -> None:
+    """Nobody wants to know how long a stage took."""
+
+
 class Clock:
     """Counts down to the caller's deadline and notes how long each stage took.
 
     Args:
         timeout: seconds until the deadline, from now.
+        ended: told of every stage that ends, and how many seconds it took.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, ended: Callable[[Stage, float], None] = unmeasured) -> None:
+        self._ended = ended
         self._ends = time.monotonic() + timeout
         self._began: tuple[Stage, float] | None = None
         self._timings: list[StageTime] = []
@@ -41,12 +47,19 @@ class Clock:
 
     def enter(self, stage: Stage) -> Progress:
         """End the stage before, begin this one, and say so."""
-        now = time.monotonic()
-        if self._began is not None:
-            before, since = self._began
-            self._timings.append(StageTime(before, (now - since) * 1000, max(self._ends - since, 0.0) * 1000))
-        self._began = (stage, now)
+        self.stop()
+        if stage is not Stage.DONE:
+            self._began = (stage, time.monotonic())
         return progress(stage)
+
+    def stop(self) -> None:
+        """End the stage under way, if there is one."""
+        if self._began is None:
+            return
+        (stage, since), self._began = self._began, None
+        seconds = time.monotonic() - since
+        self._timings.append(StageTime(stage, seconds * 1000, max(self._ends - since, 0.0) * 1000))
+        self._ended(stage, seconds)
 
     def left(self) -> float:
         """Seconds until the deadline; 0 once it has passed."""

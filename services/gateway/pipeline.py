@@ -81,7 +81,7 @@ class Pipeline:
         self._allowances = allowances
 
     async def run(
-        self, options: Options, spool: Spool, clock: Clock, decoded: Callable[[int], None]
+        self, options: Options, spool: Spool, clock: Clock, decoded: Callable[[DecodedClip], None]
     ) -> AsyncGenerator[Event, None]:
         """Analyse one upload.
 
@@ -89,7 +89,7 @@ class Pipeline:
             options: what the caller wants.
             spool: the whole file; closed as soon as it is decoded, and in any case.
             clock: the caller's deadline.
-            decoded: told how many bytes the decoded clip has.
+            decoded: told of the clip as soon as it is decoded.
 
         Yields:
             Progress, each ledger line as it lands, and last the Analysis.
@@ -102,7 +102,7 @@ class Pipeline:
         with spool:
             yield clock.enter(Stage.DECODING)
             clip = await clock.within(self._decoder.decode(spool.finish()))
-            decoded(clip.size_bytes)
+            decoded(clip)
             media = replace(clip.info, size_bytes=spool.size_bytes, sha256=spool.sha256)
 
         yield clock.enter(Stage.ANALYZING)

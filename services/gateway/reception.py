@@ -10,14 +10,16 @@ from pathlib import Path
 
 from services.common.callers import current_caller
 from services.common.errors import DeadlineError, UnavailableError
-from services.common.evidence import Outcome
+from services.common.evidence import BranchReport, Outcome
 from services.gateway.admission import Admission, Applicant
 from services.gateway.analysis import Analysis, Event, Options, Priority, Stage
 from services.gateway.answers import Answers, Question, RequestIds
 from services.gateway.budget import Storage
 from services.gateway.clock import Clock, progress
+from services.gateway.decoding import DecodedClip
 from services.gateway.flights import Flights
 from services.gateway.ingest import Spool
+from services.gateway.metrics import FLIGHT, KEPT, GatewayMetrics
 from services.gateway.pipeline import Pipeline
 from services.gateway.served_models import ModelFingerprint
 from services.gateway.upload_pace import UploadPace, keep_pace
@@ -48,6 +50,7 @@ class Reception:
         answers: those given before.
         request_ids: what they stood for.
         models: the fingerprint of the models at work.
+        metrics: told what becomes of requests.
         limits: of one upload.
     """
 
@@ -58,6 +61,7 @@ class Reception:
         answers: Answers,
         request_ids: RequestIds,
         models: ModelFingerprint,
+        metrics: GatewayMetrics,
         limits: UploadLimits,
     ) -> None:
         self._pipeline = pipeline
@@ -65,6 +69,7 @@ class Reception:
         self._answers = answers
         self._request_ids = request_ids
         self._models = models
+        self._metrics = metrics
         self._limits = limits
         self._flights: Flights[tuple[Question, Priority], Event] = Flights()
 
@@ -87,7 +92,7 @@ class Reception:
             BonafideError: what ``Pipeline.run`` raises, and for uploads that are too large, slow, empty or not
                 those that were declared.
         """
-        clock = Clock(timeout)
+        clock = Clock(timeout, self._metrics.stage)
         with ExitStack() as held:
             spool = held.enter_context(self._spool())
             storage = held.enter_context(self._admission.storage())
@@ -95,11 +100,15 @@ class Reception:
             with self._admission.door(_applicant(options, clock)):
                 storage.hold(options.size_bytes)
                 yield clock.enter(Stage.RECEIVING)
-                await clock.within(receive(spool, storage, keep_pace(chunks, self._limits.pace)))
+                try:
+                    await clock.within(receive(spool, storage, keep_pace(chunks, self._limits.pace)))
+                finally:
+                    clock.stop()
+                    self._metrics.received(spool.size_bytes)
             spool.verify(options.sha256)
             question = await self._question(options, spool)
             self._request_ids.claim(options.request_id, question)
-            known = self._answers.find(question) or await self._shared(question, options, clock)
+            known = await self._known(question, options, clock)
             if known is not None:
                 for event in _told_again(known, options):
                     yield event
@@ -118,6 +127,16 @@ class Reception:
     async def _question(self, options: Options, spool: Spool) -> Question:
         models = await self._models.current()
         return Question(current_caller().name, spool.sha256, models, options.branches, options.policy)
+
+    async def _known(self, question: Question, options: Options, clock: Clock) -> Analysis | None:
+        """The answer that need not be worked out; None when there is none."""
+        if kept := self._answers.find(question):
+            self._metrics.reused(KEPT)
+            return kept
+        if shared := await self._shared(question, options, clock):
+            self._metrics.reused(FLIGHT)
+            return shared
+        return None
 
     async def _shared(self, question: Question, options: Options, clock: Clock) -> Analysis | None:
         """The answer to the same question that is being worked out already; None to work it out anew.
@@ -140,13 +159,23 @@ class Reception:
         self, question: Question, options: Options, spool: Spool, clock: Clock
     ) -> AsyncGenerator[Event, None]:
         yield clock.enter(Stage.QUEUED)
-        async with self._admission.turn(_applicant(options, clock)) as holds:
-            events = self._pipeline.run(options, spool, clock, lambda size: holds(COPIES_OF_A_CLIP * size))
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Analysis):
-                        self._answers.keep(question, event)
-                    yield event
+        try:
+            async with self._admission.turn(_applicant(options, clock)) as holds:
+
+                def decoded(clip: DecodedClip) -> None:
+                    holds(COPIES_OF_A_CLIP * clip.size_bytes)
+                    self._metrics.decoded(clip.info)
+
+                async with aclosing(self._pipeline.run(options, spool, clock, decoded)) as events:
+                    async for event in events:
+                        if isinstance(event, BranchReport):
+                            self._metrics.reported(event)
+                        elif isinstance(event, Analysis):
+                            self._metrics.computed(event, options.priority)
+                            self._answers.keep(question, event)
+                        yield event
+        finally:
+            clock.stop()
 
 
 def _applicant(options: Options, clock: Clock) -> Applicant:

@@ -18,11 +18,13 @@ from services.common.errors import (
 )
 from services.common.evidence import VISUAL_BRANCHES, Branch, BranchReport, Outcome, ReasonCode, Verdict
 from services.common.models import ModelRepository
+from services.common.telemetry import Telemetry
 from services.gateway.admission import Admission, AdmissionRules
 from services.gateway.analysis import Analysis, Event, Options, Priority, Progress, Stage
 from services.gateway.answers import Answers, RequestIds
 from services.gateway.decode_pool import DecodePool
 from services.gateway.limits import DecodeLimits
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.pipeline import Allowances, Pipeline
 from services.gateway.reception import Reception, UploadLimits
 from services.gateway.sampling import SamplingPlan
@@ -73,8 +75,15 @@ class Gateway:
         self.decoder = DecodePool(1, SamplingPlan(), DecodeLimits())
         pipeline = Pipeline(self.decoder, self.visual, self.audio, self.fusion, allowances)
         self.admission = Admission(rules)
+        self.telemetry = Telemetry("gateway")
         self.reception = Reception(
-            pipeline, self.admission, Answers(1 << 20, 60.0), RequestIds(100, 60.0), MODELS, uploads
+            pipeline,
+            self.admission,
+            Answers(1 << 20, 60.0),
+            RequestIds(100, 60.0),
+            MODELS,
+            GatewayMetrics(self.telemetry),
+            uploads,
         )
         self.events: list[Event] = []
 
