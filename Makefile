@@ -79,11 +79,13 @@ up: setup models ## keep the whole stack running until Ctrl-C
 
 # --- checking ---------------------------------------------------------------------------------------
 
+AT_ONCE := --numprocesses 2 --dist loadgroup
+
 test: setup setup-dev models ## everything that needs neither torch nor minutes of faults
-	@$(PY) -m pytest --ignore=tests/training --ignore=tests/chart --ignore=tests/faults $(ARGS)
+	@$(PY) -m pytest --ignore=tests/training --ignore=tests/chart --ignore=tests/faults $(AT_ONCE) $(ARGS)
 
 test-training: setup setup-training models ## training and parity tests, with torch
-	@$(TRAIN) -m pytest tests/training $(ARGS)
+	@OMP_NUM_THREADS=1 $(TRAIN) -m pytest tests/training $(AT_ONCE) $(ARGS)
 
 lint: setup-dev ## style, types, the contract, generated code
 	@$(PY) -m ruff check --quiet .

@@ -21,7 +21,10 @@ LIMITS = StoreLimits(
 
 
 def empty(directory: Path) -> bool:
-    return not list(directory.rglob("*.part"))
+    try:
+        return not list(directory.rglob("*.part"))
+    except FileNotFoundError:  # a directory was deleted while it was read
+        return False
 
 
 async def until(condition: Callable[[], bool]) -> None:
