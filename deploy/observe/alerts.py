@@ -137,7 +137,8 @@ CAPACITY = (
 BRANCHES = (
     Alert(
         "BonafideBranchMissing",
-        'sum by (namespace, branch) (rate(bonafide_branch_outcomes_total{outcome=~"failed|timed_out|not_deployed"}[10m]))'
+        "sum by (namespace, branch)"
+        ' (rate(bonafide_branch_outcomes_total{outcome=~"failed|timed_out|not_deployed"}[10m]))'
         " / sum by (namespace, branch)"
         ' (rate(bonafide_branch_outcomes_total{outcome=~"scored|failed|timed_out|not_deployed"}[10m])) > 0.05',
         "10m",
@@ -171,7 +172,7 @@ BRANCHES = (
         "15m",
         "ticket",
         "The policy {{ $labels.policy }} abstains more than it did",
-        "{{ $value | humanizePercentage }} more of the verdicts of the last hour are INCONCLUSIVE than over the last week.",
+        "{{ $value | humanizePercentage }} more of the last hour's verdicts are INCONCLUSIVE than of the last week's.",
     ),
     Alert(
         "BonafideScoreDrift",

@@ -55,8 +55,8 @@ class Objective:
     """One promise.
 
     ``ratio`` is the share of bad events or of bad time over WINDOW; ``labels`` tell its series apart, besides
-    the namespace. ``errors`` are the bad events of the last hour: below ``least_errors`` of them nobody is paged, for one
-    failure in a quiet night is a high rate of nothing. ``summary`` and ``description`` are annotations.
+    the namespace. ``errors`` are the bad events of the last hour: below ``least_errors`` of them nobody is paged, for
+    one failure in a quiet night is a high rate of nothing. ``summary`` and ``description`` are annotations.
     """
 
     name: str

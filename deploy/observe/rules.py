@@ -44,7 +44,8 @@ def _cumulative(window: str) -> str:
 
 def _abstained(window: str) -> str:
     everything = f"sum by (namespace, policy) (avg_over_time(bonafide:verdicts:rate5m[{window}]))"
-    inconclusive = f'sum by (namespace, policy) (avg_over_time(bonafide:verdicts:rate5m{{verdict="INCONCLUSIVE"}}[{window}]))'
+    withheld = 'bonafide:verdicts:rate5m{verdict="INCONCLUSIVE"}'
+    inconclusive = f"sum by (namespace, policy) (avg_over_time({withheld}[{window}]))"
     return f"({inconclusive} or 0 * {everything}) / ({everything} > 0)"
 
 

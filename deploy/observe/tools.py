@@ -39,7 +39,8 @@ class Tools:
     def version(self) -> str:
         """What promtool says of itself, and the SHA-256 of both."""
         said = subprocess.run([self.promtool, "--version"], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
-        hashes = (f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in (self.prometheus, self.promtool))
+        files = (self.prometheus, self.promtool)
+        hashes = (f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
         return "\n".join([(said.stdout or said.stderr).splitlines()[0], *hashes])
 
 
@@ -88,7 +89,13 @@ def _downloaded(folder: Path) -> Path:
 def _run(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(  # noqa: S603 - commands of our own making
-            command, cwd=folder, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, check=False, timeout=_SECONDS
+            command,
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise ToolsUnavailableError(f"{command[0]} took too long") from error
