@@ -16,8 +16,8 @@ REGISTRY ?= registry.example/bonafide
 TAG ?= 0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-training triton models protos demo up test test-training lint bench bench-hop bench-upload hanging-up \
-	chart chart-check images sbom capacity test-faults faults overload fuzz soak \
+.PHONY: help setup setup-dev setup-training triton models prometheus protos demo up observe test test-training lint bench bench-hop bench-upload hanging-up \
+	chart chart-check dashboards images sbom capacity test-faults faults overload fuzz soak \
 	train train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
 help: ## list the targets
@@ -69,6 +69,9 @@ $(THIRD_PARTY): deploy/local/models.py | $(SERVING)/.serving
 	@$(PY) -m deploy.local.models
 	@touch $@
 
+prometheus: setup ## Prometheus and promtool: those on PATH, else out of Debian's package, without root
+	@$(PY) -m deploy.observe.tools
+
 # --- running ----------------------------------------------------------------------------------------
 
 demo: setup models ## analyse a clip of our own making, or CLIP=path/to/clip.mp4
@@ -81,7 +84,7 @@ up: setup models ## keep the whole stack running until Ctrl-C
 
 AT_ONCE := --numprocesses 2 --dist loadgroup
 
-test: setup setup-dev models ## everything that needs neither torch nor minutes of faults
+test: setup setup-dev models prometheus ## everything that needs neither torch nor minutes of faults
 	@$(PY) -m pytest --ignore=tests/training --ignore=tests/chart --ignore=tests/faults $(AT_ONCE) $(ARGS)
 
 test-training: setup setup-training models ## training and parity tests, with torch
@@ -146,6 +149,9 @@ capacity: setup-training ## simulate 10 to 100,000 clips a minute; writes docs/c
 	@$(TRAIN) -m benchmarks.capacity.report
 
 # --- deploying --------------------------------------------------------------------------------------
+
+dashboards: setup-dev ## rewrite rules, dashboards and docs/observability.md from deploy/observe
+	@$(PY) -m deploy.observe.generate
 
 chart: setup-dev ## rewrite what follows from settings, values and templates: schema, README, compose, goldens
 	@$(PY) -m deploy.images.roles

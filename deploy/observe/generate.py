@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.observe import boards, rules
+from deploy.observe import boards, reference, rules
 from deploy.observe.files import DASHBOARDS, RULES
 
 
 def files() -> dict[Path, str]:
     """What each generated file should hold."""
-    return {RULES: rules.render(), **{DASHBOARDS / name: text for name, text in boards.files().items()}}
+    dashboards = {DASHBOARDS / name: text for name, text in boards.files().items()}
+    return {RULES: rules.render(), reference.PAGE: reference.render(), **dashboards}
 
 
 if __name__ == "__main__":

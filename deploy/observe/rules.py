@@ -110,5 +110,5 @@ def _linked(rule: Rule) -> Rule:
 
 def render() -> str:
     """The text of ``rules.yaml``."""
-    head = "# Written by python -m deploy.observe.generate; edit deploy/observe/rules.py and what it imports.\n"
+    head = "# Written by make dashboards; edit deploy/observe/rules.py and what it imports.\n"
     return head + yaml.safe_dump(document(), sort_keys=False, width=200, allow_unicode=True)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import promql_parser
@@ -65,6 +66,7 @@ def grouping_labels(expression: str) -> set[str]:
     return found
 
 
+@cache
 def rule_groups() -> list[dict]:
     return yaml.safe_load(RULES.read_text())["groups"]
 
