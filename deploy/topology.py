@@ -23,6 +23,8 @@ TRITON_GRPC_PORT = 8001
 TRITON_METRICS_PORT = 8002
 HEALTH_PORT = 8590
 """Where probes ask, in plain text, what carries nothing else."""
+METRICS_PORT = 9464
+"""Where Prometheus reads the metrics of a service, in plain text; the port that its exporters have by custom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +121,6 @@ def as_json() -> dict[str, object]:
     return {
         "components": components,
         "health": HEALTH_PORT,
+        "metrics": METRICS_PORT,
         "triton": {"grpc": TRITON_GRPC_PORT, "metrics": TRITON_METRICS_PORT},
     }

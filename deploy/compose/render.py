@@ -10,7 +10,16 @@ import yaml
 
 from deploy.helm.documented_values import VALUES
 from deploy.images.roles import IMAGES
-from deploy.topology import COMPONENTS, ROOT, TRITON, TRITON_GRPC_PORT, TRITON_METRICS_PORT, Component, wiring
+from deploy.topology import (
+    COMPONENTS,
+    METRICS_PORT,
+    ROOT,
+    TRITON,
+    TRITON_GRPC_PORT,
+    TRITON_METRICS_PORT,
+    Component,
+    wiring,
+)
 from services.common.settings import EngineChoice
 
 HERE = Path(__file__).parent
@@ -52,6 +61,7 @@ def _service(component: Component) -> dict[str, Any]:
         "environment": {
             **wiring(component, _address, listen, MODELS, EngineChoice.TRITON, allow_plaintext=True),
             **_chart_settings(component),
+            f"{component.prefix}METRICS_LISTEN": f"0.0.0.0:{METRICS_PORT}",
         },
         "volumes": [f"../../model_repository:{MODELS}:ro"],
         "networks": ["inside", "outside"] if gateway else ["inside"],

@@ -18,7 +18,15 @@ PROFILES = ("triton", "profiles")
 
 CHART_SETS = frozenset(
     {
-        *("listen", "health_listen", "allow_plaintext", "model_repository", "drain_notice_seconds", "drain_seconds"),
+        *(
+            "listen",
+            "health_listen",
+            "metrics_listen",
+            "allow_plaintext",
+            "model_repository",
+            "drain_notice_seconds",
+            "drain_seconds",
+        ),
         *("engine", "triton_address", "triton_authorities", "triton_certificate", "triton_key"),
         "triton_shared_regions",
         *("tls_certificate", "tls_key", "tls_authorities", "allowed_peers"),
@@ -44,6 +52,7 @@ _RESOURCES: Schema = {
 _BY_KEY: dict[str, Schema] = {
     "annotations": _STRINGS,
     "callers": _OBJECTS,
+    "dashboardLabels": _STRINGS,
     "cidrs": {"type": "array", "items": {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]+$"}},
     "digests": {
         "type": "object",
@@ -57,6 +66,7 @@ _BY_KEY: dict[str, Schema] = {
     },
     "dns": _OBJECTS,
     "dnsNames": {"type": "array", "items": {"type": "string"}},
+    "endpoint": {"type": "string", "pattern": "^(https?://[^/:]+:[0-9]+)?$"},
     "engine": {"enum": ["nvidia", "cpu"]},
     "gatewayEgress": _OBJECTS,
     "labels": _STRINGS,
@@ -70,13 +80,17 @@ _BY_KEY: dict[str, Schema] = {
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "pullSecrets": _OBJECTS,
     "resources": _RESOURCES,
+    "receivers": _OBJECTS,
     "scrapers": _OBJECTS,
     "secrets": _STRINGS,
+    "sampleRatio": {"type": "number", "minimum": 0, "maximum": 1},
     "sharedMemory": _QUANTITY,
     "size": _QUANTITY,
+    "slowSeconds": {"type": "number", "exclusiveMinimum": 0},
     "source": {"enum": ["image", "claim", "store"]},
     "temporarySize": _QUANTITY,
     "tolerations": _OBJECTS,
+    "tritonEndpoint": {"type": "string", "pattern": "^(https?://[^/:]+:[0-9]+/.+)?$"},
     "type": {"enum": ["", "ClusterIP", "LoadBalancer", "NodePort"]},
     "values": {
         "type": "object",

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from deploy.helm.render import CASES
-from deploy.helm.tools import HELMS, Helm
+from deploy.helm.tools import HELMS, Tool
 
 
 @pytest.fixture(scope="session", params=HELMS, ids=lambda helm: f"helm-{helm.version}")
 def helm(request: pytest.FixtureRequest) -> Path:
-    each: Helm = request.param
+    each: Tool = request.param
     if not each.binary.is_file():
         pytest.fail("helm is not there: python -m deploy.helm.tools")
     return each.binary

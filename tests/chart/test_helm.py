@@ -55,15 +55,20 @@ def test_values_that_mean_nothing_are_refused(helm: Path, setting: str) -> None:
         template(helm, values_file("default"), setting)
 
 
+KEDA = "keda.prometheus=http://p:9090"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         (["image.registry="], "image.registry"),
         (["audio.tritonProfile=sound"], "there is no triton.profiles.sound"),
         (["models.source=claim"], "models.claim"),
-        (["triton.profiles.all.autoscaling.enabled=true"], "keda.prometheus"),
+        (["triton.profiles.all.autoscaling.enabled=true"], "which nobody may scrape"),
+        (["gateway.autoscaling.by=inFlight"], "which nobody may scrape"),
+        (["monitoring.enabled=true", "triton.profiles.all.autoscaling.enabled=true"], "keda.prometheus"),
         (
-            ["mode=backfill", "triton.profiles.all.autoscaling.enabled=true", "keda.prometheus=http://p:9090"],
+            ["monitoring.enabled=true", "mode=backfill", "triton.profiles.all.autoscaling.enabled=true", KEDA],
             "something must wake the pool",
         ),
     ],

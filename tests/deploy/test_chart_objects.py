@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -112,19 +111,6 @@ def test_scalers_target_deployments_that_leave_their_replicas_alone(objects: lis
             assert "cpu" in container["resources"]["requests"]
 
 
-def test_the_signals_that_scale_are_known(objects: list[Object]) -> None:
-    known = {"nv_inference_pending_request_count", "bonafide_requests_in_flight"}
-    for scaler in rendered.of_kind(objects, "HorizontalPodAutoscaler"):
-        for metric in scaler["spec"]["metrics"]:
-            if metric["type"] == "Pods":
-                assert metric["pods"]["metric"]["name"] in known
-            else:
-                assert metric["resource"]["name"] == "cpu"
-    for scaler in rendered.of_kind(objects, "ScaledObject"):
-        queue = scaler["spec"]["triggers"][0]["metadata"]["query"]
-        assert set(re.findall(r"nv_\w+", queue)) == {"nv_inference_queue_duration_us", "nv_inference_request_success"}
-
-
 def test_a_pool_that_may_sleep_has_something_that_wakes_it(objects: list[Object]) -> None:
     for scaler in rendered.of_kind(objects, "ScaledObject"):
         if scaler["spec"]["minReplicaCount"] == 0:
@@ -176,14 +162,6 @@ def test_services_are_headless_and_reach_their_pods(objects: list[Object], pods:
         ] == [component]
         for port in service["spec"]["ports"]:
             assert rendered.ports(pod)[port["targetPort"]] == port["port"]
-
-
-def test_monitors_find_their_pods_and_ports(objects: list[Object], pods: dict[str, Object]) -> None:
-    for monitor in rendered.of_kind(objects, "PodMonitor"):
-        found = {name for name, pod in pods.items() if rendered.selects(monitor["spec"]["selector"], pod)}
-        assert found == {name for name in pods if name.startswith("triton-")}
-        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
-            assert all(endpoint["port"] in rendered.ports(pods[name]) for name in found)
 
 
 def test_the_network_allows_every_edge_of_the_code_and_no_other(objects: list[Object], pods: dict[str, Object]) -> None:

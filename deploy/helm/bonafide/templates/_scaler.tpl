@@ -4,6 +4,10 @@ How many pods: a HorizontalPodAutoscaler, or KEDA's ScaledObject. Takes what bon
 */}}
 {{- define "bonafide.scaler" -}}
 {{- $scaling := .values.autoscaling -}}
+{{- $measured := and $scaling.enabled (or .spec.backfill (ne $scaling.by "cpu")) -}}
+{{- if and $measured .root.Values.networkPolicy.enabled (not .root.Values.monitoring.enabled) }}
+{{- fail (printf "monitoring.enabled: %s is scaled by metrics, which nobody may scrape" .name) }}
+{{- end }}
 {{- if and .spec.backfill $scaling.enabled }}
 {{ include "bonafide.scaledObject" . }}
 {{- else if $scaling.enabled }}

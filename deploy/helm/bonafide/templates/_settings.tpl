@@ -10,6 +10,7 @@ that the chart decides, and the operator's. Takes a dict: root, name, component,
 {{- $settings := dict
   "LISTEN" (printf "0.0.0.0:%v" .component.port)
   "HEALTH_LISTEN" (printf "0.0.0.0:%v" $topology.health)
+  "METRICS_LISTEN" (printf "0.0.0.0:%v" $topology.metrics)
   "MODEL_REPOSITORY" "/models"
   "DRAIN_NOTICE_SECONDS" (toString $root.Values.drainNoticeSeconds)
   "DRAIN_SECONDS" (toString $values.drainSeconds) -}}
