@@ -70,7 +70,8 @@ class Stack:
     """Starts every process, waits until each is ready, and stops all of them; a context manager.
 
     Start it from a thread that lives as long as the stack: the processes die with that thread. ``say``
-    receives one line for each process as it becomes ready.
+    receives one line for each process as it becomes ready. ``addresses`` and ``metrics`` are HOST:PORT by name of
+    where a process is called and where its metrics are scraped.
     """
 
     def __init__(self, options: StackOptions, say: Callable[[str], None] = print) -> None:
@@ -81,6 +82,7 @@ class Stack:
         self._began = 0.0
         self._probes: dict[str, str] = {}
         self.addresses: dict[str, str] = {}
+        self.metrics: dict[str, str] = {}
         self.identities: Identities | None = None
         self.engine = EngineChoice.EMBEDDED
 
@@ -161,14 +163,16 @@ class Stack:
     def _launch(self) -> None:
         gateways = self._gateways()
         names = [*MODEL_SERVICES, *gateways]
-        triton_port, metrics_port, *ports = free_ports(2 + len(names) * 2)
-        self._probes = {name: f"127.0.0.1:{ports.pop()}" for name in names} if self._options.secure else {}
-        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=False)}
+        triton_port, triton_metrics_port, *others = free_ports(2 + len(names) * 3)
+        ports = [f"127.0.0.1:{port}" for port in others]
+        self._probes = {name: ports.pop() for name in names} if self._options.secure else {}
+        self.metrics = {name: ports.pop() for name in names}
+        self.addresses = {name: ports.pop() for name in names}
         if self._options.gateway_port:
             self.addresses[GATEWAY] = f"127.0.0.1:{self._options.gateway_port}"
         if self._options.secure:
             self.identities = Identities(self._options.run_directory / "certificates", COMPONENTS)
-        self.engine = self._launch_triton(triton_port, metrics_port)
+        self.engine = self._launch_triton(triton_port, triton_metrics_port)
         for component in COMPONENTS:
             for name in gateways if component.name == GATEWAY else [component.name]:
                 self._launch_service(component, name)
@@ -198,12 +202,13 @@ class Stack:
             tls=self.identities.files(TRITON) if self.identities else None,
         )
         self._launch_process(TRITON, plan.command(), plan.environment())
-        self.addresses |= {TRITON: f"127.0.0.1:{grpc_port}", "triton-metrics": f"127.0.0.1:{metrics_port}"}
+        self.addresses[TRITON], self.metrics[TRITON] = f"127.0.0.1:{grpc_port}", f"127.0.0.1:{metrics_port}"
         return EngineChoice.TRITON
 
     def _launch_service(self, component: Component, name: str) -> None:
         models = PurePosixPath(self._options.repository)
         environment = wiring(component, self.addresses.__getitem__, self.addresses[name], models, self.engine)
+        environment[f"{component.prefix}METRICS_LISTEN"] = self.metrics[name]
         environment[f"{component.prefix}DRAIN_NOTICE_SECONDS"] = "0"  # the stack stops callers before those they call
         if self.identities is not None:
             environment |= self.identities.environment(component)

@@ -7,6 +7,7 @@ from services.audio.pipeline import SPOOF_MODEL, AudioPipeline
 from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
 from services.common.admission import CallLimit
+from services.common.model_metrics import ModelMetrics
 from services.common.model_service import models_ready
 from services.common.server import Service, start
 from services.common.telemetry import Telemetry
@@ -15,14 +16,16 @@ from services.common.telemetry import Telemetry
 def build(settings: AudioSettings) -> Service:
     """The service that these settings describe."""
     telemetry = Telemetry("audio")
+    metrics = ModelMetrics(telemetry)
     repository = settings.repository()
-    engine = settings.open_engine()
-    servicer = AudioServicer(AudioPipeline(engine, repository, settings.window_plan()), settings.call_seconds)
+    engine = settings.open_engine(metrics)
+    pipeline = AudioPipeline(engine, repository, settings.window_plan(), telemetry)
+    servicer = AudioServicer(pipeline, settings.call_seconds)
     return Service(
         title="audio",
         names=(audio_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,),
         register=lambda server: audio_pb2_grpc.add_AudioServiceServicer_to_server(servicer, server),
-        ready=models_ready(repository, engine, required=(SPOOF_MODEL,)),
+        ready=models_ready(repository, engine, metrics, required=(SPOOF_MODEL,)),
         telemetry=telemetry,
         close=(engine.close,),
         admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),

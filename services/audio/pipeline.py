@@ -28,6 +28,7 @@ from services.common.evidence import (
 from services.common.inference import InferenceEngine
 from services.common.media import SAMPLE_RATE, AudioTrack
 from services.common.models import ModelRepository
+from services.common.telemetry import Telemetry
 
 SPOOF_MODEL = "spoof_classifier"
 FEATURE = "audio_prob_fake"
@@ -60,9 +61,23 @@ class _Sound:
 
 
 class AudioPipeline:
-    """Says of a clip's sound where speech is and how likely it is synthetic."""
+    """Says of a clip's sound where speech is and how likely it is synthetic.
 
-    def __init__(self, engine: InferenceEngine, repository: ModelRepository, plan: WindowPlan) -> None:
+    Args:
+        engine: where the network runs.
+        repository: where its card is.
+        plan: how sounds are cut.
+        telemetry: where stages are timed; nobody scrapes it when None.
+    """
+
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        repository: ModelRepository,
+        plan: WindowPlan,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._telemetry = telemetry or Telemetry("audio")
         self._engine = engine
         self._repository = repository
         self._plan = plan
@@ -81,7 +96,8 @@ class AudioPipeline:
             model that fails or is late is written into the report, so that speech and voice still count.
         """
         begun = time.monotonic()
-        sound = await self._listen(audio)
+        with self._telemetry.stage("listen"):
+            sound = await self._listen(audio)
         reason = _missing(audio, sound)
         models: tuple[ModelInfo, ...] = ()
         if branches and Branch.AUDIO not in branches:
@@ -115,7 +131,8 @@ class AudioPipeline:
     async def _report(self, sound: _Sound, begun: float, timeout: float) -> tuple[BranchReport, tuple[ModelInfo, ...]]:
         try:
             card = self._repository.card(SPOOF_MODEL)
-            logits = await self._score(sound, timeout - (time.monotonic() - begun))
+            with self._telemetry.stage("score"):
+                logits = await self._score(sound, timeout - (time.monotonic() - begun))
         except BonafideError as error:
             outcome, reason = _failure(error)
             return BranchReport(Branch.AUDIO, outcome, reason, milliseconds=_since(begun)), ()

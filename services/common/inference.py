@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 from services.common.certificates import CertificateStore
 from services.common.errors import DeadlineError, UnavailableError
+from services.common.model_metrics import ModelMetrics
 from services.common.models import ModelRepository
 from services.common.shared_tensors import SharedTensors
 from services.common.tensor_passing import TensorPassing
@@ -100,8 +101,14 @@ class TritonEngine:
     kind = "triton"
 
     def __init__(
-        self, address: str, *, certificates: CertificateStore | None = None, limits: TritonLimits | None = None
+        self,
+        address: str,
+        *,
+        certificates: CertificateStore | None = None,
+        limits: TritonLimits | None = None,
+        metrics: ModelMetrics | None = None,
     ) -> None:
+        self._metrics = metrics or ModelMetrics.unscraped()
         self._limits = limits or TritonLimits()
         self._client = open_triton(address, _CHANNEL_OPTIONS, certificates)
         self._care = ModelCare(self._client, probe_seconds=self._limits.probe_seconds, heal=self._limits.heal)
@@ -122,11 +129,12 @@ class TritonEngine:
         """See InferenceEngine."""
         gate = self._gates.setdefault(model, asyncio.Semaphore(self._limits.calls_per_model))
         ends = time.monotonic() + timeout
-        try:
-            async with asyncio.timeout(timeout), gate:
-                return await self._passing.run(inputs, lambda tensors: self._patiently(model, tensors, ends))
-        except TimeoutError as error:
-            raise DeadlineError(f"model {model} did not answer in time") from error
+        with self._metrics.call(model):
+            try:
+                async with asyncio.timeout(timeout), gate:
+                    return await self._passing.run(inputs, lambda tensors: self._patiently(model, tensors, ends))
+            except TimeoutError as error:
+                raise DeadlineError(f"model {model} did not answer in time") from error
 
     async def _patiently(self, model: str, tensors: list[Any], ends: float) -> dict[str, Array]:
         patient_until = min(ends, time.monotonic() + self._limits.patience_seconds)
@@ -136,6 +144,7 @@ class TritonEngine:
                 result = await self._client.infer(model, tensors, client_timeout=max(ends - time.monotonic(), 1e-3))
             except InferenceServerException as raised:
                 failure = failure_of(model, raised)
+                self._metrics.rejected(model, failure.error.reason)
                 if failure.dead:
                     self._care.heal(model, failure.error.reason)
                 if not failure.passing or time.monotonic() + pause >= patient_until:
@@ -166,7 +175,8 @@ class EmbeddedEngine:
 
     kind = "embedded"
 
-    def __init__(self, repository: ModelRepository, *, threads: int = 1) -> None:
+    def __init__(self, repository: ModelRepository, *, threads: int = 1, metrics: ModelMetrics | None = None) -> None:
+        self._metrics = metrics or ModelMetrics.unscraped()
         self._repository = repository
         self._threads = threads
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
@@ -196,13 +206,14 @@ class EmbeddedEngine:
     async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
         """See InferenceEngine. A run that nobody waits for any more ends at its next operator."""
         options = onnxruntime.RunOptions()
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.to_thread(self.run, model, inputs, options)
-        except TimeoutError as error:
-            raise DeadlineError(f"model {model} did not answer in time") from error
-        finally:
-            options.terminate = True
+        with self._metrics.call(model):
+            try:
+                async with asyncio.timeout(timeout):
+                    return await asyncio.to_thread(self.run, model, inputs, options)
+            except TimeoutError as error:
+                raise DeadlineError(f"model {model} did not answer in time") from error
+            finally:
+                options.terminate = True
 
     async def close(self) -> None:
         """See InferenceEngine."""

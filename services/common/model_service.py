@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from services.common.certificates import CertificateFiles, CertificateStore
 from services.common.inference import EmbeddedEngine, InferenceEngine, TritonEngine, TritonLimits
+from services.common.model_metrics import ModelMetrics
 from services.common.models import ModelRepository
 from services.common.refusal import ConfigurationError
 from services.common.server import Check
@@ -65,8 +66,8 @@ class ModelServiceSettings(ServiceSettings):
         """The model repository under ``model_repository``."""
         return ModelRepository(self.model_repository)
 
-    def open_engine(self) -> InferenceEngine:
-        """The engine that these settings choose.
+    def open_engine(self, metrics: ModelMetrics | None = None) -> InferenceEngine:
+        """The engine that these settings choose; its calls are measured where ``metrics`` are scraped.
 
         Raises:
             ConfigurationError: Triton is asked for without an address.
@@ -75,7 +76,7 @@ class ModelServiceSettings(ServiceSettings):
         if self.engine is EngineChoice.TRITON and not self.triton_address:
             raise ConfigurationError("engine is triton but triton_address is empty")
         if self.engine is EngineChoice.EMBEDDED or not self.triton_address:
-            return EmbeddedEngine(self.repository(), threads=self.engine_threads)
+            return EmbeddedEngine(self.repository(), threads=self.engine_threads, metrics=metrics)
         files = CertificateFiles(self.triton_certificate, self.triton_key, self.triton_authorities)
         limits = TritonLimits(
             calls_per_model=self.triton_calls_per_model,
@@ -84,21 +85,24 @@ class ModelServiceSettings(ServiceSettings):
             heal=self.triton_heal,
             shared_regions=self.triton_shared_regions,
         )
-        return TritonEngine(self.triton_address, certificates=CertificateStore(files) if files else None, limits=limits)
+        certificates = CertificateStore(files) if files else None
+        return TritonEngine(self.triton_address, certificates=certificates, limits=limits, metrics=metrics)
 
 
 def models_ready(
     repository: ModelRepository,
     engine: InferenceEngine,
+    metrics: ModelMetrics,
     *,
     required: Sequence[str],
     optional: Sequence[str] = (),
 ) -> Check:
-    """A readiness check: every model is trained and unaltered, and answers a tiny inference."""
+    """A readiness check: every model is trained and unaltered, and answers a tiny inference; ``metrics`` say which."""
 
     async def check() -> None:
         cards = await asyncio.to_thread(repository.verify_all, required, optional)
         if isinstance(engine, TritonEngine):
             await engine.check(tuple(cards))
+        metrics.at_work(cards.values())
 
     return check

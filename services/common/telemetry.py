@@ -7,7 +7,9 @@ trace id as an exemplar. Names follow https://prometheus.io/docs/practices/namin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import prometheus_client as prometheus
@@ -177,7 +179,7 @@ class Telemetry:
         self._counters = {metric.name: self._counter(metric) for metric in mine if isinstance(metric, Counter)}
         self._gauges = {metric.name: self._gauge(metric) for metric in mine if isinstance(metric, Gauge)}
         self._histograms = {metric.name: self._histogram(metric) for metric in mine if isinstance(metric, Histogram)}
-        self._shown: dict[str, frozenset[tuple[str, ...]]] = {}
+        self._shown: dict[tuple[str, str], frozenset[tuple[str, ...]]] = {}
         self._readers: list[Callable[[], None]] = []
         self.show(BUILD_INFO, 1, version=__version__, service=service)
 
@@ -191,19 +193,28 @@ class Telemetry:
         histogram = self._histograms[metric.name]
         (histogram.labels(**labels) if labels else histogram).observe(value, exemplar())
 
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of one request: the block, however it ends."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.observe(STAGE_DURATION, time.perf_counter() - began, stage=name)
+
     def show(self, metric: Gauge, value: float, **labels: str) -> None:
         """Set a gauge."""
         gauge = self._gauges[metric.name]
         (gauge.labels(**labels) if labels else gauge).set(value)
 
-    def show_only(self, metric: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
-        """Set a gauge for these values of its labels, and for no others any more."""
+    def show_only(self, metric: Gauge, values: Mapping[tuple[str, ...], float], group: str = "") -> None:
+        """Set a gauge for these values of its labels, and no more for others that were shown for this group."""
         gauge = self._gauges[metric.name]
         for labels, value in values.items():
             gauge.labels(*labels).set(value)
-        for labels in self._shown.get(metric.name, frozenset()) - values.keys():
+        for labels in self._shown.get((metric.name, group), frozenset()) - values.keys():
             gauge.remove(*labels)
-        self._shown[metric.name] = frozenset(values)
+        self._shown[metric.name, group] = frozenset(values)
 
     def expect(self, metric: Counter, labels: Iterable[Mapping[str, str]]) -> None:
         """Begin counters at 0, so that their first increase is seen as one."""

@@ -18,11 +18,13 @@ from types import MappingProxyType
 from typing import Any
 
 from services.common.errors import ModelRepositoryError
-from services.common.evidence import Branch, Contribution
+from services.common.evidence import Branch, Contribution, ModelInfo
 from services.fusion.features import BRANCH_FEATURES, is_probability
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+HEAD_SET = "fusion_heads"
+HEAD_ENGINE = "head"
 INTERCEPT = "intercept"
 """Name under which the constant term appears among the contributions."""
 LARGEST_PROBABILITY = 0.995
@@ -139,6 +141,19 @@ def load_heads(directory: Path) -> dict[frozenset[Branch], Head]:
         if heads[branches].branches != branches:
             raise ModelRepositoryError(f"{name} is the head of other branches than its name says")
     return heads
+
+
+def head_set(directory: Path) -> ModelInfo:
+    """Which set of heads this is, by the hash of its manifest.
+
+    Raises:
+        ModelRepositoryError: there is no readable manifest.
+    """
+    try:
+        digest = hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelRepositoryError(f"{MANIFEST} of the fusion heads is missing or unreadable") from error
+    return ModelInfo(HEAD_SET, "1", digest, HEAD_ENGINE)
 
 
 def read_manifest(directory: Path) -> dict[str, str]:

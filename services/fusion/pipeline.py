@@ -16,12 +16,13 @@ from services.common.evidence import (
     Verdict,
     VoiceSequence,
 )
+from services.common.telemetry import STAGE_DURATION, Telemetry
 from services.fusion.features import clip_features, scored_branches
-from services.fusion.heads import sigmoid
+from services.fusion.heads import HEAD_ENGINE, sigmoid
+from services.fusion.policy import Policy
 from services.fusion.store import HeadStore
 from services.fusion.synchrony import Synchrony, SynchronyResult
 
-HEAD_ENGINE = "head"
 _SILENT_OUTCOMES = frozenset({Outcome.NOT_APPLICABLE, Outcome.TIMED_OUT, Outcome.FAILED})
 
 
@@ -41,9 +42,16 @@ class FusionInput:
 
 
 class FusionPipeline:
-    """Turns the ledger of one clip into a verdict with its grounds."""
+    """Turns the ledger of one clip into a verdict with its grounds.
 
-    def __init__(self, store: HeadStore, synchrony: Synchrony) -> None:
+    Args:
+        store: heads and policies.
+        synchrony: scores SYNC.
+        telemetry: where stages are timed; nobody scrapes it when None.
+    """
+
+    def __init__(self, store: HeadStore, synchrony: Synchrony, telemetry: Telemetry | None = None) -> None:
+        self._telemetry = telemetry or Telemetry("fusion")
         self._store = store
         self._synchrony = synchrony
 
@@ -67,7 +75,13 @@ class FusionPipeline:
         found = await self._synchrony.score(
             clip.motions, clip.voice, clip.reports, wanted=Branch.SYNC in wanted, timeout=timeout
         )
-        ledger = [*reports, found.report]
+        if found.report.milliseconds:
+            self._telemetry.observe(STAGE_DURATION, found.report.milliseconds / 1000, stage="sync")
+        with self._telemetry.stage("head"):
+            return self._decide(policy, [*reports, found.report], found)
+
+    def _decide(self, policy: Policy, ledger: Sequence[BranchReport], found: SynchronyResult) -> FusionResult:
+        """Head, temperature and policy."""
         features = clip_features(ledger)
         branches = scored_branches(ledger)
         head = self._store.heads[branches] if branches else None

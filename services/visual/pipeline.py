@@ -24,6 +24,7 @@ from services.common.evidence import (
 from services.common.inference import InferenceEngine
 from services.common.media import Frame
 from services.common.models import ModelCard
+from services.common.telemetry import STAGE_DURATION, Telemetry
 from services.visual import behaviour, detection, landmarks, ledger, temporal
 from services.visual.batching import ModelCalls
 from services.visual.crops import MIN_FACE_SIZE
@@ -66,9 +67,11 @@ class VisualPipeline:
     Args:
         engine: where the networks run.
         settings: limits, batch sizes, and where the model cards are.
+        telemetry: where stages are timed; nobody scrapes it when None.
     """
 
-    def __init__(self, engine: InferenceEngine, settings: VisualSettings) -> None:
+    def __init__(self, engine: InferenceEngine, settings: VisualSettings, telemetry: Telemetry | None = None) -> None:
+        self._telemetry = telemetry or Telemetry("visual")
         self._engine = engine
         self._settings = settings
 
@@ -92,7 +95,8 @@ class VisualPipeline:
         calls = ModelCalls(self._engine, timeout=timeout, in_flight=settings.calls_in_flight)
         ensemble, cards = await asyncio.to_thread(self._deployed)
         try:
-            tracking = await self._find_tracks(calls, survey, dense)
+            with self._telemetry.stage("detect"):
+                tracking = await self._find_tracks(calls, survey, dense)
         except BonafideError as error:
             return VisualEvidence(ledger.complete(ledger.failure(branch, error) for branch in branches))
         took_part = {detection.MODEL}
@@ -108,6 +112,9 @@ class VisualPipeline:
         reports = [*judgement.reports]
         if Branch.TEMPORAL in branches:
             reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, dense))
+        for report in reports:
+            if report.milliseconds:
+                self._telemetry.observe(STAGE_DURATION, report.milliseconds / 1000, stage=report.branch)
 
         models = {
             Branch.PATCH: {PATCH_MODEL},
@@ -185,9 +192,10 @@ class VisualPipeline:
                 views[track.track_id] = of_track
         batch = self._settings.landmark_batch
         try:
-            found = await asyncio.gather(
-                *(find_meshes(calls, list(of_track.values()), batch=batch) for of_track in views.values())
-            )
+            with self._telemetry.stage("landmark"):
+                found = await asyncio.gather(
+                    *(find_meshes(calls, list(of_track.values()), batch=batch) for of_track in views.values())
+                )
         except BonafideError as error:
             _log.warning("faces were not watched: %s", error.message)
             return Watched({}, error)

@@ -15,6 +15,7 @@ from services.common.channels import ServiceChannel, open_channel
 from services.common.errors import BonafideError, DeadlineError, UnavailableError
 from services.common.health import LIVENESS
 from services.common.inference import EmbeddedEngine
+from services.common.model_metrics import ModelMetrics
 from services.common.model_service import models_ready
 from services.common.models import ModelRepository
 from services.common.status import error_reason, from_rpc_error
@@ -45,7 +46,7 @@ async def wait_for_status(channel: grpc.aio.Channel, service: str, wanted: int) 
 async def test_tampering_with_a_served_model_takes_readiness_away_but_not_liveness(tmp_path: Path) -> None:
     file = make_model(tmp_path)
     engine = EmbeddedEngine(ModelRepository(tmp_path))
-    ready = models_ready(ModelRepository(tmp_path), engine, required=["m"])
+    ready = models_ready(ModelRepository(tmp_path), engine, ModelMetrics.unscraped(), required=["m"])
     serving_status, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
     async with connected(ready) as (_, channel):
         assert await wait_for_status(channel, NAME, serving_status)

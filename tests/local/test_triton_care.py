@@ -17,6 +17,7 @@ from deploy.local import triton
 from deploy.local.processes import ManagedProcess, free_ports, stop_together
 from services.common.errors import BonafideError, DeadlineError, ModelNotDeployedError, UnavailableError
 from services.common.inference import EmbeddedEngine, TritonEngine, TritonLimits
+from services.common.model_metrics import ModelMetrics
 from services.common.model_service import models_ready
 from services.common.models import ModelRepository
 from services.common.triton_care import read_config, synthetic_inputs
@@ -149,7 +150,7 @@ async def test_a_model_that_is_not_loaded_is_loaded_by_the_readiness_check(
     async with engine(server[1]) as opened:
         async with InferenceServerClient(server[1]) as operator:
             await operator.unload_model("tiny")
-        ready = models_ready(ModelRepository(tiny_repository), opened, required=["tiny"])
+        ready = models_ready(ModelRepository(tiny_repository), opened, ModelMetrics.unscraped(), required=["tiny"])
         with pytest.raises(BonafideError, match="not loaded") as missing:
             await ready()
         assert missing.value.reason == "MODEL_NOT_LOADED"
