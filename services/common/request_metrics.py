@@ -24,7 +24,6 @@ from services.common.telemetry import (
     Telemetry,
 )
 
-
 LAST_MOMENT_SECONDS = 0.05
 """A call that is cancelled so close to its deadline ended by it: callers' own clocks are first by the way's length."""
 

@@ -190,6 +190,8 @@ class VisualPipeline:
             if of_track and len(of_track) <= left and _side(of_track) >= MIN_FACE_SIZE:
                 left -= len(of_track)
                 views[track.track_id] = of_track
+        if not views:
+            return Watched({})
         batch = self._settings.landmark_batch
         try:
             with self._telemetry.stage("landmark"):

@@ -14,6 +14,7 @@ from services.common.evidence import AudioEvidence, Branch, Outcome, ReasonCode
 from services.common.inference import EmbeddedEngine
 from services.common.media import AudioTrack
 from services.common.models import ModelRepository
+from services.common.telemetry import STAGE_DURATION, Telemetry
 
 Sound = npt.NDArray[np.float32]
 Speech = Callable[[float], Sound]
@@ -132,3 +133,15 @@ async def test_no_model_is_not_deployed(tmp_path: Path, speech: Speech) -> None:
     models = ModelRepository(tmp_path)
     evidence = await analyze(AudioPipeline(EmbeddedEngine(models), models, WindowPlan()), speech(3.0))
     assert evidence.reports[0].outcome is Outcome.NOT_DEPLOYED
+
+
+async def test_stages_are_timed_that_took_place(
+    engine: EmbeddedEngine, repository: ModelRepository, speech: Speech
+) -> None:
+    telemetry = Telemetry("audio")
+    pipeline = AudioPipeline(engine, repository, WindowPlan(), telemetry)
+    await analyze(pipeline, speech(2.0))
+    await analyze(pipeline, np.zeros(16000, np.float32))
+    read = telemetry.registry.get_sample_value
+    timed = [read(STAGE_DURATION.name + "_count", {"stage": stage}) for stage in ("listen", "score")]
+    assert timed == [2, 1]

@@ -17,10 +17,12 @@ from services.common.evidence import (
 )
 from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
+from services.common.telemetry import STAGE_DURATION, Telemetry
 from services.fusion.clock import SLOT_US
 from services.fusion.pipeline import FusionInput, FusionPipeline
 from services.fusion.store import HeadStore
 from services.fusion.synchrony import Synchrony, SynchronyResult
+from tests.fusion.conftest import scored
 from training.data import clips
 from training.served import ServedPipelines, heard, joined, seen
 
@@ -132,6 +134,15 @@ async def test_the_sync_line_reaches_the_verdict(synchrony: Synchrony, store: He
     result: FusionResult = await pipeline.fuse(clip, timeout=10)
     assert result.sync.outcome is Outcome.SCORED
     assert [model.name for model in result.models] == ["sync", "fusion_head.sync"]
+
+
+async def test_stages_are_timed_that_took_place(synchrony: Synchrony, store: HeadStore) -> None:
+    telemetry = Telemetry("fusion")
+    pipeline = FusionPipeline(store, synchrony, telemetry=telemetry)
+    await pipeline.fuse(FusionInput((), (lips(6),), voice(6)), timeout=10)
+    await pipeline.fuse(FusionInput((scored(Branch.FRAME, 0.2),)), timeout=10)
+    read = telemetry.registry.get_sample_value
+    assert [read(STAGE_DURATION.name + "_count", {"stage": stage}) for stage in ("sync", "head")] == [1, 2]
 
 
 @pytest.mark.skipif(not clips(), reason="the labelled data is not there (BONAFIDE_DATA)")

@@ -16,6 +16,7 @@ from skimage import data
 from services.common.errors import BonafideError
 from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
+from services.common.telemetry import Telemetry
 from services.visual import residuals
 from services.visual.detection import Faces, Picture, detect_now
 from services.visual.expression import CHANNELS
@@ -70,9 +71,9 @@ def pipeline(colour_judges: Path) -> VisualPipeline:
     return make_pipeline(colour_judges)
 
 
-def make_pipeline(root: Path, **changes: object) -> VisualPipeline:
+def make_pipeline(root: Path, telemetry: Telemetry | None = None, **changes: object) -> VisualPipeline:
     settings = VisualSettings(model_repository=root, **changes)  # type: ignore[arg-type]
-    return VisualPipeline(EmbeddedEngine(ModelRepository(root)), settings)
+    return VisualPipeline(EmbeddedEngine(ModelRepository(root)), settings, telemetry)
 
 
 def link_models(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from deploy.local.portrait import render_portrait
 from services.common.evidence import VISUAL_BRANCHES, Branch, BranchReport, Outcome, ReasonCode, VisualEvidence
 from services.common.media import Frame
 from services.common.models import ModelRepository
+from services.common.telemetry import STAGE_DURATION, Telemetry
 from services.visual.detection import Picture
 from services.visual.pipeline import VisualPipeline
 from services.visual.scoring import sigmoid
@@ -56,6 +57,16 @@ async def test_a_portrait_is_found_scored_and_explained(pipeline: VisualPipeline
     assert report(evidence, Branch.FRAME).features["visual_num_faces"] == 4
     assert report(evidence, Branch.PATCH).features["tiny_num_patches"] == 4 * 3
     assert [point.time_us for point in report(evidence, Branch.FRAME).timeline] == [0, 1_000_000, 2_000_000, 3_000_000]
+
+
+async def test_stages_are_timed_that_took_place(colour_judges: Path, portrait: Picture) -> None:
+    telemetry = Telemetry("visual")
+    pipeline = make_pipeline(colour_judges, telemetry)
+    await pipeline.analyze(frames([portrait]), frames([portrait], 40_000), ALL, timeout=60)
+    await pipeline.analyze(frames([np.full((360, 640, 3), 90, np.uint8)]), [], ALL, timeout=60)
+    read = telemetry.registry.get_sample_value
+    timed = {stage: read(STAGE_DURATION.name + "_count", {"stage": stage}) for stage in ("detect", "landmark", *ALL)}
+    assert timed == {"detect": 2, "landmark": 1, "patch": 1, "frame": 1, "temporal": None}
 
 
 async def test_no_pictures_means_no_video(pipeline: VisualPipeline) -> None:
