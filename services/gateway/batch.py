@@ -87,11 +87,12 @@ class Batches:
         try:
             return await clock.within(self._analysis(item, clock))
         except BonafideError as error:
-            self._metrics.refused(error.reason)
-            return error
+            outcome = error
         except Exception:  # noqa: BLE001 - the door through which nothing unexpected leaves
             _log.exception("unexpected error in an item of a batch")
-            return BonafideError("an internal error; it has been logged")
+            outcome = BonafideError("an internal error; it has been logged")
+        self._metrics.refused(outcome.reason)
+        return outcome
 
     async def _analysis(self, item: Item, clock: Clock) -> Analysis:
         if not clock.left():

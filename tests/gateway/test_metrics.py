@@ -1,6 +1,7 @@
 """What the gateway measures of real decodes and of branches whose answers are known."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,17 +23,19 @@ from services.common.telemetry import (
     MEDIA_SECONDS,
     QUEUE_DEPTH,
     QUEUE_OLDEST,
+    REQUESTS_REFUSED,
     STAGE_DURATION,
     VERDICTS,
     Metric,
 )
 from services.fusion.store import SHIPPED_HEADS
 from services.gateway.analysis import Options, Priority
+from services.gateway.batch import Batches, BatchLimits, Item
 from services.gateway.breaker import BreakerRule, CircuitBreaker
 from services.gateway.metrics import SHIPPED_POLICIES, STAGES, GatewayMetrics, media_class
 from tests.gateway.stand_ins import Audio, Visual
-from tests.gateway.test_pipeline import CLIP, RULES, Gateway
-from tests.gateway.test_reception import analyze, until
+from tests.gateway.test_pipeline import CLIP, RULES, Gateway, chunks
+from tests.gateway.test_reception import STILL, analyze, until
 
 
 def read(gateway: Gateway, metric: Metric, suffix: str = "", **labels: str) -> float | None:
@@ -81,6 +84,22 @@ async def test_lines_of_an_analysis_that_fails_count_too() -> None:
     assert read(gateway, BRANCH_DURATION, "_count", branch="frame") == 1
     assert read(gateway, STAGE_DURATION, "_count", stage="fuse") == 1
     assert read(gateway, ANSWERS_COMPUTED) == 0
+
+
+async def test_items_of_a_batch_that_are_refused_count_like_calls() -> None:
+    gateway = Gateway()
+    batches = Batches(gateway.reception, GatewayMetrics(gateway.telemetry), BatchLimits(items=4, concurrency=2))
+
+    async def broken() -> AsyncIterator[bytes]:
+        raise ValueError
+        yield b""
+
+    items = [Item(Options("empty"), lambda: chunks(b"")), Item(Options("broken"), broken)]
+    items += [Item(Options("good"), lambda: chunks(STILL))]
+    assert len([ending async for ending in batches.run(items, timeout=30)]) == 3
+    await gateway.decoder.close()
+    assert [read(gateway, REQUESTS_REFUSED, reason=reason) for reason in ("EMPTY_INPUT", "INTERNAL")] == [1, 1]
+    assert read(gateway, ANSWERS_COMPUTED) == 1
 
 
 async def test_the_queue_is_seen_while_it_stands_and_its_wait_even_of_those_who_give_up() -> None:
