@@ -11,7 +11,7 @@ import grpc
 
 from bonafide.aio_statuses import ServerStatuses, told_apart
 from bonafide.analysis import Analysis, Event, ServedModel
-from bonafide.calls import Attempts, RetryPolicy
+from bonafide.calls import Attempts, RetryPolicy, attempted
 from bonafide.client import DEFAULT_TIMEOUT_SECONDS, SMALL_TIMEOUT_SECONDS
 from bonafide.connection import Credentials, Target
 from bonafide.errors import ClientError, ServerUnavailableError, from_rpc_error
@@ -30,6 +30,7 @@ from bonafide.messages import (
     resumable,
     stretch,
 )
+from bonafide.tracing import Headers
 from bonafide.uploads import CHUNK_BYTES, Clip, LocalClip, Sent, Upload, Uploaded, Uri, read_ahead
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, upload_pb2, upload_pb2_grpc
 
@@ -98,12 +99,14 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> AsyncIterator[Event | Analysis]:
         """See ``Client.events``. Close it (``contextlib.aclosing``) when leaving it early."""
-        attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent, self._chunk_bytes) as upload:
+        with (
+            attempted("analyze", self._retries, timeout) as attempts,
+            Upload(clip, on_sent, self._chunk_bytes) as upload,
+        ):
             first = options_message(options, upload)
             while True:
                 try:
-                    async for event in self._events_once(first, upload, attempts.begin()):
+                    async for event in self._events_once(first, upload, attempts):
                         yield event
                 except ClientError as error:
                     error.request_id = first.request_id
@@ -117,8 +120,10 @@ class AsyncClient:
         self, clip: LocalClip, *, on_sent: Sent | None = None, timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> Uploaded:
         """See ``Client.upload``."""
-        attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent, self._chunk_bytes) as upload:
+        with (
+            attempted("upload", self._retries, timeout) as attempts,
+            Upload(clip, on_sent, self._chunk_bytes) as upload,
+        ):
             state = (await self._call(self._uploads.CreateUpload, new_upload(upload), attempts)).upload
             while not state.complete:
                 before = state.received_bytes
@@ -130,7 +135,8 @@ class AsyncClient:
     async def delete_upload(self, uploaded: Uploaded, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> None:
         """See ``Client.delete_upload``."""
         request = upload_pb2.DeleteUploadRequest(upload_id=uploaded.upload_id)
-        await self._call(self._uploads.DeleteUpload, request, Attempts(self._retries, timeout))
+        with attempted("delete_upload", self._retries, timeout) as attempts:
+            await self._call(self._uploads.DeleteUpload, request, attempts)
 
     async def batch(
         self,
@@ -140,34 +146,36 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> AsyncIterator[BatchResult]:
         """See ``Client.batch``. Close it (``contextlib.aclosing``) when leaving it early."""
-        attempts = Attempts(self._retries, timeout)
-        batch = Batch([batch_item(clip, options) for clip in clips])
-        while not batch.whole:
-            call = self._stub.BatchAnalyze(
-                batch.request(), timeout=attempts.begin(), metadata=self._target.credentials.metadata()
-            )
-            try:
-                with told_apart():
-                    async for response in call:
-                        yield batch.result(response)
-                        attempts.progressed()
-                batch.ended()
-            except ServerUnavailableError as error:
-                await asyncio.sleep(attempts.pause_after(error))
-            except grpc.RpcError as error:
-                await asyncio.sleep(attempts.pause_after(self._error(error)))
-            finally:
-                call.cancel()
+        with attempted("batch", self._retries, timeout) as attempts:
+            batch = Batch([batch_item(clip, options) for clip in clips])
+            while not batch.whole:
+                call = self._stub.BatchAnalyze(
+                    batch.request(), timeout=attempts.begin(), metadata=self._metadata(attempts)
+                )
+                try:
+                    with told_apart():
+                        async for response in call:
+                            yield batch.result(response)
+                            attempts.progressed()
+                    batch.ended()
+                except ServerUnavailableError as error:
+                    await asyncio.sleep(attempts.pause_after(error))
+                except grpc.RpcError as error:
+                    await asyncio.sleep(attempts.pause_after(self._error(error)))
+                finally:
+                    call.cancel()
 
     async def models(self, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> list[ServedModel]:
         """See ``Client.models``."""
-        attempts = Attempts(self._retries, timeout)
-        return models_from_proto(await self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), attempts))
+        with attempted("models", self._retries, timeout) as attempts:
+            return models_from_proto(
+                await self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), attempts)
+            )
 
     async def _events_once(
-        self, first: analysis_pb2.AnalyzeOptions, upload: Upload, timeout: float
+        self, first: analysis_pb2.AnalyzeOptions, upload: Upload, attempts: Attempts
     ) -> AsyncIterator[Event | Analysis]:
-        metadata = self._target.credentials.metadata()
+        timeout, metadata = attempts.begin(), self._metadata(attempts)
         call: Any
         if isinstance(upload.clip, Uri):
             request = analysis_pb2.AnalyzeUriRequest(uri=upload.clip.uri, options=first)
@@ -190,7 +198,7 @@ class AsyncClient:
 
     async def _send_on(self, state: upload_pb2.Upload, upload: Upload, attempts: Attempts) -> upload_pb2.Upload:
         """Send what is missing; where that fails, ask how far it got."""
-        metadata = self._target.credentials.metadata()
+        metadata = self._metadata(attempts)
         messages = read_ahead(stretch(state, upload))
         call = self._uploads.SendChunks(messages, timeout=attempts.begin(), metadata=metadata)
         statuses = ServerStatuses(call)
@@ -214,12 +222,16 @@ class AsyncClient:
         while True:
             try:
                 with told_apart():
-                    return await method(request, timeout=attempts.begin(), metadata=self._target.credentials.metadata())
+                    return await method(request, timeout=attempts.begin(), metadata=self._metadata(attempts))
             except ServerUnavailableError as error:
                 found: ClientError = error
             except grpc.RpcError as error:
                 found = self._error(error)
             await asyncio.sleep(attempts.pause_after(found))
+
+    def _metadata(self, attempts: Attempts) -> Headers:
+        """Headers of one try."""
+        return (*self._target.credentials.metadata(), *attempts.headers)
 
     def _error(self, error: grpc.RpcError) -> ClientError:
         return from_rpc_error(error, self._target.address)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bonafide.errors import ClientError, DeadlineExceededError
+from bonafide.tracing import Headers, traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,20 @@ class RetryPolicy:
 
 
 class Attempts:
-    """The tries of one call, all within one deadline."""
+    """The tries of one call, all within one deadline and one span of the caller's trace.
 
-    def __init__(self, policy: RetryPolicy, timeout: float, draw: Callable[[], float] = random.random) -> None:
+    Attributes:
+        headers: what each try carries for that trace.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        timeout: float,
+        draw: Callable[[], float] = random.random,
+        headers: Headers = (),
+    ) -> None:
+        self.headers = headers
         self._policy = policy
         self._ends = time.monotonic() + timeout
         self._draw = draw
@@ -69,3 +82,10 @@ class Attempts:
         if not error.retryable or self._tried >= self._policy.attempts or time.monotonic() + pause >= self._ends:
             raise error
         return pause
+
+
+@contextmanager
+def attempted(name: str, policy: RetryPolicy, timeout: float) -> Iterator[Attempts]:
+    """The tries of a call of that name, which has the block to end in."""
+    with traced(f"bonafide.{name}") as headers:
+        yield Attempts(policy, timeout, headers=headers)

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 
 from bonafide.analysis import Analysis, Event, ServedModel
-from bonafide.calls import Attempts, RetryPolicy
+from bonafide.calls import Attempts, RetryPolicy, attempted
 from bonafide.connection import DEFAULT_ADDRESS, Credentials, Target
 from bonafide.errors import (
     AccessDeniedError,
@@ -35,6 +35,7 @@ from bonafide.messages import (
     resumable,
     stretch,
 )
+from bonafide.tracing import Headers
 from bonafide.uploads import CHUNK_BYTES, Clip, LocalClip, Sent, Upload, Uploaded, Uri
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc, upload_pb2, upload_pb2_grpc
 
@@ -158,12 +159,14 @@ class Client:
 
         A try that fails after its first events is begun anew, and those events come again.
         """
-        attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent, self._chunk_bytes) as upload:
+        with (
+            attempted("analyze", self._retries, timeout) as attempts,
+            Upload(clip, on_sent, self._chunk_bytes) as upload,
+        ):
             first = options_message(options, upload)
             while True:
                 try:
-                    yield from self._events_once(first, upload, attempts.begin())
+                    yield from self._events_once(first, upload, attempts)
                 except ClientError as error:
                     error.request_id = first.request_id
                     if not upload.repeatable:
@@ -183,8 +186,10 @@ class Client:
             BadInputError: the file cannot be read, its size is unknown, or the server refuses it.
             ClientError: as for ``analyze``.
         """
-        attempts = Attempts(self._retries, timeout)
-        with Upload(clip, on_sent, self._chunk_bytes) as upload:
+        with (
+            attempted("upload", self._retries, timeout) as attempts,
+            Upload(clip, on_sent, self._chunk_bytes) as upload,
+        ):
             state = self._call(self._uploads.CreateUpload, new_upload(upload), attempts).upload
             while not state.complete:
                 before = state.received_bytes
@@ -196,7 +201,8 @@ class Client:
     def delete_upload(self, uploaded: Uploaded, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> None:
         """Let go of an uploaded file before it expires."""
         request = upload_pb2.DeleteUploadRequest(upload_id=uploaded.upload_id)
-        self._call(self._uploads.DeleteUpload, request, Attempts(self._retries, timeout))
+        with attempted("delete_upload", self._retries, timeout) as attempts:
+            self._call(self._uploads.DeleteUpload, request, attempts)
 
     def batch(
         self,
@@ -209,21 +215,21 @@ class Client:
 
         A try that is cut off is followed by one for what is still to be answered.
         """
-        attempts = Attempts(self._retries, timeout)
-        batch = Batch([batch_item(clip, options) for clip in clips])
-        while not batch.whole:
-            call = self._stub.BatchAnalyze(
-                batch.request(), timeout=attempts.begin(), metadata=self._target.credentials.metadata()
-            )
-            try:
-                for response in call:
-                    yield batch.result(response)
-                    attempts.progressed()
-                batch.ended()
-            except grpc.RpcError as error:
-                time.sleep(attempts.pause_after(self._error(error)))
-            finally:
-                call.cancel()
+        with attempted("batch", self._retries, timeout) as attempts:
+            batch = Batch([batch_item(clip, options) for clip in clips])
+            while not batch.whole:
+                call = self._stub.BatchAnalyze(
+                    batch.request(), timeout=attempts.begin(), metadata=self._metadata(attempts)
+                )
+                try:
+                    for response in call:
+                        yield batch.result(response)
+                        attempts.progressed()
+                    batch.ended()
+                except grpc.RpcError as error:
+                    time.sleep(attempts.pause_after(self._error(error)))
+                finally:
+                    call.cancel()
 
     def models(self, *, timeout: float = SMALL_TIMEOUT_SECONDS) -> list[ServedModel]:
         """The models in service, by name.
@@ -232,13 +238,13 @@ class Client:
             ServerUnreachableError: the server cannot be reached.
             AnalysisFailedError: the server could not answer.
         """
-        attempts = Attempts(self._retries, timeout)
-        return models_from_proto(self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), attempts))
+        with attempted("models", self._retries, timeout) as attempts:
+            return models_from_proto(self._call(self._stub.ListModels, analysis_pb2.ListModelsRequest(), attempts))
 
     def _events_once(
-        self, first: analysis_pb2.AnalyzeOptions, upload: Upload, timeout: float
+        self, first: analysis_pb2.AnalyzeOptions, upload: Upload, attempts: Attempts
     ) -> Iterator[Event | Analysis]:
-        metadata = self._target.credentials.metadata()
+        timeout, metadata = attempts.begin(), self._metadata(attempts)
         call: Any
         if isinstance(upload.clip, Uri):
             request = analysis_pb2.AnalyzeUriRequest(uri=upload.clip.uri, options=first)
@@ -258,7 +264,7 @@ class Client:
 
     def _send_on(self, state: upload_pb2.Upload, upload: Upload, attempts: Attempts) -> upload_pb2.Upload:
         """Send what is missing; where that fails, ask how far it got."""
-        metadata = self._target.credentials.metadata()
+        metadata = self._metadata(attempts)
         try:
             return kept(self._uploads.SendChunks(stretch(state, upload), timeout=attempts.begin(), metadata=metadata))
         except grpc.RpcError as error:
@@ -271,9 +277,13 @@ class Client:
         """One unary call, tried again where that helps."""
         while True:
             try:
-                return method(request, timeout=attempts.begin(), metadata=self._target.credentials.metadata())
+                return method(request, timeout=attempts.begin(), metadata=self._metadata(attempts))
             except grpc.RpcError as error:
                 time.sleep(attempts.pause_after(self._error(error)))
+
+    def _metadata(self, attempts: Attempts) -> Headers:
+        """Headers of one try."""
+        return (*self._target.credentials.metadata(), *attempts.headers)
 
     def _error(self, error: grpc.RpcError) -> ClientError:
         return from_rpc_error(error, self._target.address)

@@ -22,7 +22,7 @@ from deploy.local.processes import ManagedProcess, free_ports, port_is_free, sto
 from deploy.local.supervision import Supervisor
 from deploy.topology import COMPONENTS, TRITON, Component, wiring
 from services.common.models import ModelRepository
-from services.common.settings import EngineChoice
+from services.common.settings import EngineChoice, LogFormat
 
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = "gateway"
@@ -50,6 +50,7 @@ class StackOptions:
     ``environment`` is added to every process, and ``own_environment`` to the process of that name, where it wins
     over what the stack itself would set. ``secure`` puts mutual TLS on every hop, with certificates under
     ``run_directory``. ``gateways`` run side by side; the others are named gateway-2 and so on.
+    Spans of the services go to ``otlp_endpoint`` (gRPC), Triton's to ``otlp_http_url``.
     """
 
     gateway_port: int = 0
@@ -61,6 +62,8 @@ class StackOptions:
     triton_environment: Path = ROOT / ".venv-triton"
     environment: Mapping[str, str] = field(default_factory=dict)
     own_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    otlp_endpoint: str = ""
+    otlp_http_url: str = ""
     start_seconds: float = 90.0
     patience_seconds: float = 8.0
     grace_seconds: float = 8.0
@@ -200,6 +203,7 @@ class Stack:
             metrics_port=metrics_port,
             shared_memory_prefix=triton.shared_memory_prefix(os.getpid()),
             tls=self.identities.files(TRITON) if self.identities else None,
+            otlp_url=options.otlp_http_url,
         )
         self._launch_process(TRITON, plan.command(), plan.environment())
         self.addresses[TRITON], self.metrics[TRITON] = f"127.0.0.1:{grpc_port}", f"127.0.0.1:{metrics_port}"
@@ -210,6 +214,8 @@ class Stack:
         environment = wiring(component, self.addresses.__getitem__, self.addresses[name], models, self.engine)
         environment[f"{component.prefix}METRICS_LISTEN"] = self.metrics[name]
         environment[f"{component.prefix}DRAIN_NOTICE_SECONDS"] = "0"  # the stack stops callers before those they call
+        environment[f"{component.prefix}LOG_FORMAT"] = LogFormat.TEXT.value
+        environment[f"{component.prefix}OTLP_ENDPOINT"] = self._options.otlp_endpoint
         if self.identities is not None:
             environment |= self.identities.environment(component)
             environment[f"{component.prefix}HEALTH_LISTEN"] = self._probes[name]

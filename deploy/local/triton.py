@@ -24,6 +24,7 @@ from services.common.errors import BonafideError
 from services.common.models import ModelRepository
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+_NEVER = 2**31 - 1
 BACKEND = Path(__file__).parent / "onnxruntime_backend" / "model.py"
 
 # Run by the interpreter of Triton's environment, which knows where its own packages and libpython are.
@@ -59,7 +60,10 @@ class TritonInstallation:
 
 @dataclass(frozen=True, slots=True)
 class TritonPlan:
-    """One server to be: what it loads, where it listens, and the name its shared memory carries."""
+    """One server to be: what it loads, where it listens, and the name its shared memory carries.
+
+    Its spans go to ``otlp_url`` (OTLP over HTTP as JSON, the only form that it speaks), when there is one.
+    """
 
     installation: TritonInstallation
     repository: Path
@@ -69,6 +73,7 @@ class TritonPlan:
     metrics_port: int
     shared_memory_prefix: str
     tls: CertificateFiles | None = None
+    otlp_url: str = ""
 
     def command(self) -> list[str]:
         """The server's command line."""
@@ -88,6 +93,21 @@ class TritonPlan:
             "--allow-gpu-metrics=false",
             "--allow-cpu-metrics=false",
             "--exit-timeout-secs=5",
+            *self._traces(),
+        ]
+
+    def _traces(self) -> list[str]:
+        """Spans of calls that carry a traceparent, whose callers decide; of others practically none."""
+        if not self.otlp_url:
+            return []
+        return [
+            "--trace-config=mode=opentelemetry",
+            "--trace-config=level=TIMESTAMPS",
+            f"--trace-config=rate={_NEVER}",
+            f"--trace-config=opentelemetry,url={self.otlp_url}",
+            "--trace-config=opentelemetry,resource=service.name=triton",
+            "--trace-config=opentelemetry,resource=service.namespace=bonafide",
+            "--trace-config=opentelemetry,bsp_schedule_delay=1000",
         ]
 
     def _tls(self) -> list[str]:

@@ -29,6 +29,7 @@ from services.common.inference import InferenceEngine
 from services.common.media import SAMPLE_RATE, AudioTrack
 from services.common.models import ModelRepository
 from services.common.telemetry import Telemetry
+from services.common.tracing import branch_span, note_report
 
 SPOOF_MODEL = "spoof_classifier"
 FEATURE = "audio_prob_fake"
@@ -105,7 +106,9 @@ class AudioPipeline:
         elif reason is not None:
             report = BranchReport(Branch.AUDIO, Outcome.NOT_APPLICABLE, reason, milliseconds=_since(begun))
         else:
-            report, models = await self._report(sound, begun, timeout)
+            with branch_span(Branch.AUDIO) as opened:
+                report, models = await self._report(sound, begun, timeout)
+                note_report(opened, report)
         return AudioEvidence((report,), sound.windows, sound.speech_fraction, sound.voice, models)
 
     async def _listen(self, audio: AudioTrack) -> _Sound:

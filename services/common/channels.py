@@ -13,6 +13,7 @@ import grpc
 
 from services.common.certificates import Certificates, CertificateStore
 from services.common.connections import client_options
+from services.common.hops import LeavingHop
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 """Deadline of a call that is made without one."""
@@ -49,9 +50,9 @@ def open_channel(
 
     def dial(current: Certificates | None) -> grpc.aio.Channel:
         if current is None:
-            return grpc.aio.insecure_channel(target, options=options)
+            return grpc.aio.insecure_channel(target, options=options, interceptors=[LeavingHop()])
         credentials = grpc.ssl_channel_credentials(current.authorities, current.key, current.chain)
-        return grpc.aio.secure_channel(target, credentials, options=options)
+        return grpc.aio.secure_channel(target, credentials, options=options, interceptors=[LeavingHop()])
 
     return ServiceChannel(dial, certificates, default_timeout)
 

@@ -25,6 +25,7 @@ from services.common.model_metrics import ModelMetrics
 from services.common.models import ModelRepository
 from services.common.shared_tensors import SharedTensors
 from services.common.tensor_passing import TensorPassing
+from services.common.tracing import current_span, outgoing_if_kept
 from services.common.triton_care import ModelCare
 from services.common.triton_client import open_triton
 from services.common.triton_failures import failure_of
@@ -141,7 +142,9 @@ class TritonEngine:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                result = await self._client.infer(model, tensors, client_timeout=max(ends - time.monotonic(), 1e-3))
+                result = await self._client.infer(
+                    model, tensors, client_timeout=max(ends - time.monotonic(), 1e-3), headers=outgoing_if_kept()
+                )
             except InferenceServerException as raised:
                 failure = failure_of(model, raised)
                 self._metrics.rejected(model, failure.error.reason)
@@ -150,6 +153,7 @@ class TritonEngine:
                 if not failure.passing or time.monotonic() + pause >= patient_until:
                     raise failure.error from raised
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads callers, no secret
+                current_span().add_event("try again", {"bonafide.reason": failure.error.reason})
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 self._care.answered(model)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from opentelemetry.trace import SpanKind
+
 from services.common.errors import BonafideError, Kind
 from services.common.evidence import ModelInfo
 from services.common.models import ModelCard
@@ -19,6 +21,7 @@ from services.common.telemetry import (
     MODEL_SERVICES,
     Telemetry,
 )
+from services.common.tracing import span
 
 _DONE, _GIVEN_UP = "OK", "CANCELLED"
 
@@ -36,21 +39,22 @@ class ModelMetrics:
 
     @contextmanager
     def call(self, model: str) -> Iterator[None]:
-        """Around one call, with all its waiting and its retries."""
+        """Around one call, with all its waiting and its retries; it is a span of its trace too."""
         began = time.perf_counter()
         code: str = Kind.INTERNAL
-        try:
-            yield
-            code = _DONE
-        except BonafideError as error:
-            code = error.kind
-            raise
-        except asyncio.CancelledError:
-            code = _GIVEN_UP
-            raise
-        finally:
-            self._telemetry.count(MODEL_CALLS, model=model, code=code)
-            self._telemetry.observe(MODEL_CALL_DURATION, time.perf_counter() - began, model=model)
+        with span(f"infer {model}", {"bonafide.model": model}, SpanKind.CLIENT):
+            try:
+                yield
+                code = _DONE
+            except BonafideError as error:
+                code = error.kind
+                raise
+            except asyncio.CancelledError:
+                code = _GIVEN_UP
+                raise
+            finally:
+                self._telemetry.count(MODEL_CALLS, model=model, code=code)
+                self._telemetry.observe(MODEL_CALL_DURATION, time.perf_counter() - began, model=model)
 
     def rejected(self, model: str, reason: str) -> None:
         """The inference server did not take, or did not finish, one attempt; Triton itself counts no full queue."""

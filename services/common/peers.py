@@ -11,8 +11,6 @@ from cryptography import x509
 from services.common.errors import PermissionDeniedError, UnauthenticatedError
 from services.common.guard import Context
 
-SCHEME = "spiffe://"
-
 
 class PeerAllowList:
     """Admits calls whose certificate, which TLS has verified, carries one of the ids.

@@ -24,6 +24,8 @@ from services.common.errors import BonafideError
 from services.common.exposition import Exposition
 from services.common.guard import Admit, Guard
 from services.common.health import Health
+from services.common.hops import ArrivingHop
+from services.common.logs import log_loop_errors, set_up_logs
 from services.common.memory import keep_freed_memory
 from services.common.peers import PeerAllowList
 from services.common.refusal import ConfigurationError
@@ -31,6 +33,7 @@ from services.common.request_metrics import RequestMetrics
 from services.common.settings import ServiceSettings, Settings, load_settings
 from services.common.telemetry import READY, Telemetry
 from services.common.tls import add_port
+from services.common.trace_export import open_tracing
 from services.common.validation import Rules, RulesInterceptor
 
 EXIT_REFUSED = 78
@@ -75,6 +78,7 @@ class ServiceProcess:
         self._settings = settings
         self._health = Health(service.names)
         self._metrics = Exposition(service.telemetry)
+        self._tracing = open_tracing(service.title, settings)
         self._state = ""
 
     async def run(self) -> None:
@@ -116,6 +120,8 @@ class ServiceProcess:
         if probes is not None:
             await probes.stop(None)
         await self._metrics.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         _log.info("%s stopped", self._service.title)
 
     def _server(self) -> grpc.aio.Server:
@@ -125,6 +131,7 @@ class ServiceProcess:
             admit.insert(0, PeerAllowList(settings.allowed_peers).admit)
         server = grpc.aio.server(
             interceptors=[
+                ArrivingHop(self._tracing),
                 RequestMetrics(self._service.telemetry, self._service.names),
                 *(Guard(each) for each in admit),
                 RulesInterceptor(Rules()),
@@ -205,9 +212,8 @@ def start(settings_type: type[Settings], build: Callable[[Settings], Service]) -
 def run(service: Service, settings: ServiceSettings) -> None:
     """Log to stderr and serve until told to stop."""
     keep_freed_memory()
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    set_up_logs(service.title, settings.log_level, settings.log_format)
     # Channels to other servers belong to the loop that was current when the composition made them.
     with asyncio.Runner(loop_factory=asyncio.get_event_loop) as runner:
+        runner.get_loop().set_exception_handler(log_loop_errors)
         runner.run(ServiceProcess(service, settings).run())

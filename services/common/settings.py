@@ -5,15 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from services.common.certificates import CertificateFiles, CertificateStore
 from services.common.connections import ConnectionLimits, is_loopback
-from services.common.peers import SCHEME
 from services.common.refusal import ConfigurationError
 
+_SPIFFE = "spiffe://"
 _PROBE_CONNECTIONS = 64
 _PROBE_MESSAGE_BYTES = 4096
 
@@ -24,6 +25,13 @@ class EngineChoice(StrEnum):
     AUTO = "auto"
     TRITON = "triton"
     EMBEDDED = "embedded"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log is written: for machines, or for people."""
+
+    JSON = "json"
+    TEXT = "text"
 
 
 class ServiceSettings(BaseSettings):
@@ -74,6 +82,30 @@ class ServiceSettings(BaseSettings):
         5.0, gt=0, description="Pause between readiness checks (model hashes, inference server), seconds."
     )
     log_level: str = Field("INFO", description="Lowest level that is logged.")
+    log_format: LogFormat = Field(
+        LogFormat.JSON, description="How the log is written: json (an object a line) or text."
+    )
+    otlp_endpoint: str = Field(
+        "", description="http:// or https:// URL of the OTLP/gRPC receiver that spans are sent to; empty: no traces."
+    )
+    otlp_authorities: Path | None = Field(
+        None, description="PEM file of the authorities of that receiver's certificate; the system's when not given."
+    )
+    trace_sample_ratio: float = Field(
+        0.1, ge=0, le=1, description="Share of ordinary traces that are sent; the same in all services."
+    )
+    trace_slow_seconds: float = Field(
+        10.0, gt=0, description="Spans that take longer make their trace one that is always sent, like errors; seconds."
+    )
+
+    @model_validator(mode="after")
+    def _traces_are_safe(self) -> Self:
+        url = urlsplit(self.otlp_endpoint)
+        if self.otlp_endpoint and (url.scheme not in {"http", "https"} or not url.hostname or not url.port):
+            raise ValueError(f"otlp_endpoint {self.otlp_endpoint} is not http://HOST:PORT or https://HOST:PORT")
+        if url.scheme == "http":
+            self.refuse_plaintext("otlp_endpoint", url.netloc)
+        return self
 
     @model_validator(mode="after")
     def _door_is_safe(self) -> Self:
@@ -83,8 +115,8 @@ class ServiceSettings(BaseSettings):
             raise ValueError("tls_authorities needs tls_certificate and tls_key")
         if self.allowed_peers and self.tls_authorities is None:
             raise ValueError("allowed_peers needs tls_authorities, for without certificates nobody has an id")
-        if strange := [peer for peer in self.allowed_peers if not peer.startswith(SCHEME)]:
-            raise ValueError(f"allowed_peers holds {strange[0]!r}, which does not begin with {SCHEME}")
+        if strange := [peer for peer in self.allowed_peers if not peer.startswith(_SPIFFE)]:
+            raise ValueError(f"allowed_peers holds {strange[0]!r}, which does not begin with {_SPIFFE}")
         if self.tls_certificate is None:
             self.refuse_plaintext("listen", self.listen)
         return self

@@ -22,6 +22,7 @@ from services.common.errors import (
     UnavailableError,
     Violation,
 )
+from services.common.tracing import current_span, note_error
 
 DOMAIN = "bonafide"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
@@ -142,6 +143,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
     if not isinstance(error, BonafideError):
         _log.exception("unexpected error in a call")
         error = BonafideError("an internal error; it has been logged")
+    note_error(current_span(), error)
     await context.abort_with_status(rich_status(error))
     raise AssertionError("abort returned")
 

@@ -1,8 +1,8 @@
 """Every metric of every service: its name, its labels, what it means. The only place where they are declared.
 
 A service makes one Telemetry in its composition root and hands it to those that measure. Labels take values
-from small closed sets, never what a caller wrote. Observations made while a sampled span is active carry its
-trace id as an exemplar. Names follow https://prometheus.io/docs/practices/naming.
+from small closed sets, never what a caller wrote. Observations made within a trace that is kept carry its id
+as an exemplar. Names follow https://prometheus.io/docs/practices/naming.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import prometheus_client as prometheus
-from opentelemetry import trace
 
 from bonafide import __version__
+from services.common.tracing import exemplar, span
 
 SERVICES = frozenset({"gateway", "visual", "audio", "fusion"})
 GATEWAY = frozenset({"gateway"})
@@ -195,12 +195,13 @@ class Telemetry:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage of one request: the block, however it ends."""
+        """Time a stage of one request, which is a span of its trace too: the block, however it ends."""
         began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.observe(STAGE_DURATION, time.perf_counter() - began, stage=name)
+        with span(name):
+            try:
+                yield
+            finally:
+                self.observe(STAGE_DURATION, time.perf_counter() - began, stage=name)
 
     def show(self, metric: Gauge, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -240,11 +241,3 @@ class Telemetry:
         return prometheus.Histogram(
             metric.name, metric.meaning, metric.labels, registry=self.registry, buckets=metric.buckets
         )
-
-
-def exemplar() -> dict[str, str] | None:
-    """The trace that is active here and now, if it is sampled."""
-    span = trace.get_current_span().get_span_context()
-    if not (span.is_valid and span.trace_flags.sampled):
-        return None
-    return {"trace_id": trace.format_trace_id(span.trace_id)}

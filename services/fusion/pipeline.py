@@ -17,6 +17,7 @@ from services.common.evidence import (
     VoiceSequence,
 )
 from services.common.telemetry import STAGE_DURATION, Telemetry
+from services.common.tracing import branch_span, note_report
 from services.fusion.features import clip_features, scored_branches
 from services.fusion.heads import HEAD_ENGINE, sigmoid
 from services.fusion.policy import Policy
@@ -72,9 +73,11 @@ class FusionPipeline:
         policy = self._store.policies.get(clip.policy)
         wanted = clip.branches or frozenset(Branch)
         reports = [report for report in clip.reports if report.branch in wanted]
-        found = await self._synchrony.score(
-            clip.motions, clip.voice, clip.reports, wanted=Branch.SYNC in wanted, timeout=timeout
-        )
+        with branch_span(Branch.SYNC) as opened:
+            found = await self._synchrony.score(
+                clip.motions, clip.voice, clip.reports, wanted=Branch.SYNC in wanted, timeout=timeout
+            )
+            note_report(opened, found.report)
         if found.report.milliseconds:
             self._telemetry.observe(STAGE_DURATION, found.report.milliseconds / 1000, stage="sync")
         with self._telemetry.stage("head"):

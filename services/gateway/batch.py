@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from services.common.errors import BonafideError, DeadlineError, LimitExceededError
+from services.common.tracing import span
 from services.gateway.analysis import Analysis, Options
 from services.gateway.clock import Clock
 from services.gateway.metrics import GatewayMetrics
@@ -85,7 +86,8 @@ class Batches:
 
     async def _outcome(self, item: Item, clock: Clock) -> Analysis | BonafideError:
         try:
-            return await clock.within(self._analysis(item, clock))
+            with span("item", {"bonafide.priority": item.options.priority.value}):
+                return await clock.within(self._analysis(item, clock))
         except BonafideError as error:
             outcome = error
         except Exception:  # noqa: BLE001 - the door through which nothing unexpected leaves

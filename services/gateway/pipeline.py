@@ -21,6 +21,7 @@ from services.common.evidence import (
     VisualEvidence,
 )
 from services.common.media import MediaInfo
+from services.common.tracing import span
 from services.gateway.analysis import (
     Analysis,
     AudioBranches,
@@ -101,7 +102,8 @@ class Pipeline:
         """
         with spool:
             yield clock.enter(Stage.DECODING)
-            clip = await clock.within(self._decoder.decode(spool.finish()))
+            with span("decode"):
+                clip = await clock.within(self._decoder.decode(spool.finish()))
             decoded(clip)
             media = replace(clip.info, size_bytes=spool.size_bytes, sha256=spool.sha256)
 
@@ -173,7 +175,8 @@ class Pipeline:
     async def _fuse(self, ledger: Ledger, evidence: Evidence, options: Options, clock: Clock) -> FusionResult:
         lines = tuple(line for line in ledger.lines.values() if line.branch is not Branch.SYNC)
         case = Case(lines, evidence, options.branches, options.policy)
-        return await self._fusion.fuse(case, timeout=clock.left())
+        with span("fuse"):
+            return await self._fusion.fuse(case, timeout=clock.left())
 
 
 def _lacking(clip: DecodedClip) -> ReasonCode | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.common.callers import current_caller
 from services.common.errors import DeadlineError, UnavailableError
 from services.common.evidence import BranchReport, Outcome
+from services.common.tracing import span
 from services.gateway.admission import Admission, Applicant
 from services.gateway.analysis import Analysis, Event, Options, Priority, Stage
 from services.gateway.answers import Answers, Question, RequestIds
@@ -19,6 +20,7 @@ from services.gateway.clock import Clock, progress
 from services.gateway.decoding import DecodedClip
 from services.gateway.flights import Flights
 from services.gateway.ingest import Spool
+from services.gateway.journal import Entry, written_down
 from services.gateway.metrics import FLIGHT, KEPT, GatewayMetrics
 from services.gateway.pipeline import Pipeline
 from services.gateway.served_models import ModelFingerprint
@@ -92,7 +94,15 @@ class Reception:
             BonafideError: what ``Pipeline.run`` raises, and for uploads that are too large, slow, empty or not
                 those that were declared.
         """
-        clock = Clock(timeout, self._metrics.stage)
+        with written_down(options) as entry:
+            async with aclosing(self._events(options, chunks, Clock(timeout, self._metrics.stage), entry)) as events:
+                async for event in events:
+                    entry.note(event)
+                    yield event
+
+    async def _events(
+        self, options: Options, chunks: AsyncIterator[bytes], clock: Clock, entry: Entry
+    ) -> AsyncGenerator[Event, None]:
         with ExitStack() as held:
             spool = held.enter_context(self._spool())
             storage = held.enter_context(self._admission.storage())
@@ -101,11 +111,13 @@ class Reception:
                 storage.hold(options.size_bytes)
                 yield clock.enter(Stage.RECEIVING)
                 try:
-                    await clock.within(receive(spool, storage, keep_pace(chunks, self._limits.pace)))
+                    with span("receive"):
+                        await clock.within(receive(spool, storage, keep_pace(chunks, self._limits.pace)))
                 finally:
                     clock.stop()
                     self._metrics.received(spool.size_bytes)
             spool.verify(options.sha256)
+            entry.identified(spool.sha256)
             question = await self._question(options, spool)
             self._request_ids.claim(options.request_id, question)
             known = await self._known(question, options, clock)
@@ -160,7 +172,9 @@ class Reception:
     ) -> AsyncGenerator[Event, None]:
         yield clock.enter(Stage.QUEUED)
         try:
-            async with self._admission.turn(_applicant(options, clock)) as holds:
+            async with AsyncExitStack() as turn:
+                with span("queue"):
+                    holds = await turn.enter_async_context(self._admission.turn(_applicant(options, clock)))
 
                 def decoded(clip: DecodedClip) -> None:
                     holds(COPIES_OF_A_CLIP * clip.size_bytes)

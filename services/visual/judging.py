@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from services.common.errors import BonafideError
 from services.common.evidence import Branch, BranchReport, Outcome, ReasonCode
 from services.common.models import ModelCard
+from services.common.tracing import branch_span
 from services.visual import ledger
 from services.visual.batching import ModelCalls
 from services.visual.detection import Picture
@@ -96,9 +97,10 @@ class Judge:
         began = time.monotonic()
         names = self._models(branch)
         try:
-            found = await asyncio.gather(
-                *(score_crops(self._calls, name, crops, pictures, batch=self._batch) for name in names)
-            )
+            with branch_span(branch):
+                found = await asyncio.gather(
+                    *(score_crops(self._calls, name, crops, pictures, batch=self._batch) for name in names)
+                )
         except BonafideError as error:
             return Attempt(error=error, milliseconds=_since(began))
         scores = found[0] if branch is Branch.PATCH else self._ensemble.combine(dict(zip(names, found, strict=True)))

@@ -25,6 +25,7 @@ from services.common.inference import InferenceEngine
 from services.common.media import Frame
 from services.common.models import ModelCard
 from services.common.telemetry import STAGE_DURATION, Telemetry
+from services.common.tracing import branch_span, note_report
 from services.visual import behaviour, detection, landmarks, ledger, temporal
 from services.visual.batching import ModelCalls
 from services.visual.crops import MIN_FACE_SIZE
@@ -226,7 +227,10 @@ async def _judge_sequence(
     seen = watched.by_track.get(speaker)
     face = temporal.FaceSequence(speaker, seen.meshes if seen is not None else {})
     pictures, times = [frame.pixels for frame in dense], [frame.time_us for frame in dense]
-    return await temporal.judge_sequence(calls, card, pictures, times, face)
+    with branch_span(Branch.TEMPORAL) as opened:
+        report = await temporal.judge_sequence(calls, card, pictures, times, face)
+        note_report(opened, report)
+    return report
 
 
 def _face_view(picture: Picture, box: detection.FloatArray, points: detection.FloatArray) -> FaceView:

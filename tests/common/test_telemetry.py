@@ -1,9 +1,10 @@
 """What is declared, and how it is measured: names, labels, exemplars."""
 
 import re
+from collections.abc import Callable
+from contextvars import copy_context
 
 import pytest
-from opentelemetry import trace
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -24,12 +25,17 @@ from services.common.telemetry import (
     Metric,
     Telemetry,
 )
+from services.common.tracing import enter_trace
 
 
-def sampled_span() -> trace.NonRecordingSpan:
-    return trace.NonRecordingSpan(
-        trace.SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
-    )
+def within_a_trace(flags: str, do: Callable[[], None]) -> None:
+    """Do something in a context of its own, within a trace whose flags say so."""
+
+    def enter() -> None:
+        enter_trace(None, {"traceparent": f"00-{0xABC:032x}-{0xDEF:016x}-{flags}"}, "", {})
+        do()
+
+    copy_context().run(enter)
 
 
 def test_every_metric_is_declared_once_and_named_by_the_conventions() -> None:
@@ -78,11 +84,13 @@ def test_values_arrive_under_their_labels_and_foreign_metrics_are_refused() -> N
 def test_a_sampled_trace_is_the_exemplar_of_what_happens_in_it() -> None:
     telemetry = Telemetry("audio")
     telemetry.observe(STAGE_DURATION, 0.02, stage="before")
-    with trace.use_span(sampled_span()):
+
+    def measure() -> None:
         telemetry.observe(STAGE_DURATION, 0.02, stage="score")
         telemetry.count(REQUESTS, method="Fuse", code="OK")
-    with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, is_remote=False))):
-        telemetry.observe(STAGE_DURATION, 0.02, stage="unsampled")
+
+    within_a_trace("01", measure)
+    within_a_trace("00", lambda: telemetry.observe(STAGE_DURATION, 0.02, stage="unsampled"))
     lines = [line for line in generate_latest(telemetry.registry).decode().splitlines() if " # " in line]
     assert len(lines) == 2
     assert any(line.startswith("bonafide_requests_total{") for line in lines)
