@@ -70,9 +70,7 @@ class Tracing:
         about = {SERVICE_NAME: service, SERVICE_NAMESPACE: "bonafide", SERVICE_VERSION: __version__}
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,  # whether a span is sent is decided when it has ended
-            resource=Resource.create(
-                {SERVICE_NAME: service, SERVICE_NAMESPACE: "bonafide", SERVICE_VERSION: __version__}
-            ),
+            resource=Resource.create(about),
             shutdown_on_exit=False,
             span_limits=SpanLimits(max_attribute_length=_LONGEST_ATTRIBUTE),
         )
