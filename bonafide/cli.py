@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bonafide import analysis as answers
-from bonafide import keys, models_import
+from bonafide import keys, models_import, models_rollout
 from bonafide.analysis import Event, ServedModel
 from bonafide.client import DEFAULT_TIMEOUT_SECONDS, Client
 from bonafide.connection import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Credentials
@@ -38,6 +38,7 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNREACHABLE = 3
+_MODEL_STEPS = ("import", *models_rollout.STEPS)
 _SERVER_VARIABLE = ADDRESS_VARIABLE
 _KEY_VARIABLE, _TOKEN_VARIABLE = "BONAFIDE_API_KEY", "BONAFIDE_TOKEN"
 """Secrets come from the environment, because a command line is seen by everybody on the machine."""
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:2] == ["models", "import"]:  # its options are those of the training environment
         return models_import.main(given[2:])
+    if given[:1] == ["models"] and given[1:2] and given[1] in models_rollout.STEPS:
+        return models_rollout.main(given[1:])
     if given[:1] == ["keys"]:
         return keys.main(given[1:])
     options = _parser().parse_args(given)
@@ -93,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     analyze.set_defaults(command=_analyze)
 
     models = commands.add_parser(
-        "models", parents=[server], help="list the models, or import one (models import --help)"
+        "models",
+        parents=[server],
+        help="list the models; import one, or roll one out, by models STEP --help: " + ", ".join(_MODEL_STEPS),
     )
     models.add_argument("--json", action="store_true", help="print one JSON array")
     models.set_defaults(command=_models)

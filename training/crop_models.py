@@ -157,6 +157,7 @@ def _configuration(name: str, outputs: dict[str, str]) -> str:
     )
     return f"""name: "{name}"
 backend: "onnxruntime"
+version_policy {{ all {{ }} }}
 max_batch_size: {LARGEST_BATCH}
 input [
   {{ name: "crops" data_type: TYPE_UINT8 dims: [ {FACE_CROP_SIZE}, {FACE_CROP_SIZE}, 3 ] }}

@@ -27,7 +27,7 @@ from bonafide.v1 import media_pb2 as bonafide_dot_v1_dot_media__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62onafide/v1/audio.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x17\x62onafide/v1/media.proto\x1a\x1b\x62uf/validate/validate.proto\"\x80\x01\n\x14\x41nalyzeSpeechRequest\x12.\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x17.bonafide.v1.AudioTrackB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x08\x62ranches\x18\x02 \x03(\x0e\x32\x13.bonafide.v1.BranchB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\"\xdb\x01\n\x15\x41nalyzeSpeechResponse\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12*\n\x07windows\x18\x02 \x03(\x0b\x32\x19.bonafide.v1.SpeechWindow\x12\x17\n\x0fspeech_fraction\x18\x03 \x01(\x01\x12)\n\x05voice\x18\x04 \x01(\x0b\x32\x1a.bonafide.v1.VoiceSequence\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.bonafide.v1.ModelInfo2f\n\x0c\x41udioService\x12V\n\rAnalyzeSpeech\x12!.bonafide.v1.AnalyzeSpeechRequest\x1a\".bonafide.v1.AnalyzeSpeechResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62onafide/v1/audio.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x17\x62onafide/v1/media.proto\x1a\x1b\x62uf/validate/validate.proto\"\xa1\x01\n\x14\x41nalyzeSpeechRequest\x12.\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x17.bonafide.v1.AudioTrackB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x08\x62ranches\x18\x02 \x03(\x0e\x32\x13.bonafide.v1.BranchB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\x0e\x63ontent_sha256\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xdb\x01\n\x15\x41nalyzeSpeechResponse\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12*\n\x07windows\x18\x02 \x03(\x0b\x32\x19.bonafide.v1.SpeechWindow\x12\x17\n\x0fspeech_fraction\x18\x03 \x01(\x01\x12)\n\x05voice\x18\x04 \x01(\x0b\x32\x1a.bonafide.v1.VoiceSequence\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.bonafide.v1.ModelInfo2f\n\x0c\x41udioService\x12V\n\rAnalyzeSpeech\x12!.bonafide.v1.AnalyzeSpeechRequest\x1a\".bonafide.v1.AnalyzeSpeechResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANALYZESPEECHREQUEST'].fields_by_name['audio']._serialized_options = b'\272H\003\310\001\001'
   _globals['_ANALYZESPEECHREQUEST'].fields_by_name['branches']._loaded_options = None
   _globals['_ANALYZESPEECHREQUEST'].fields_by_name['branches']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
+  _globals['_ANALYZESPEECHREQUEST'].fields_by_name['content_sha256']._loaded_options = None
+  _globals['_ANALYZESPEECHREQUEST'].fields_by_name['content_sha256']._serialized_options = b'\272H\004r\002\030@'
   _globals['_ANALYZESPEECHREQUEST']._serialized_start=123
-  _globals['_ANALYZESPEECHREQUEST']._serialized_end=251
-  _globals['_ANALYZESPEECHRESPONSE']._serialized_start=254
-  _globals['_ANALYZESPEECHRESPONSE']._serialized_end=473
-  _globals['_AUDIOSERVICE']._serialized_start=475
-  _globals['_AUDIOSERVICE']._serialized_end=577
+  _globals['_ANALYZESPEECHREQUEST']._serialized_end=284
+  _globals['_ANALYZESPEECHRESPONSE']._serialized_start=287
+  _globals['_ANALYZESPEECHRESPONSE']._serialized_end=506
+  _globals['_AUDIOSERVICE']._serialized_start=508
+  _globals['_AUDIOSERVICE']._serialized_end=610
 # @@protoc_insertion_point(module_scope)

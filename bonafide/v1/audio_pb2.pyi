@@ -28,6 +28,9 @@ class AnalyzeSpeechRequest(_message.Message):
 
     AUDIO_FIELD_NUMBER: _builtins.int
     BRANCHES_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    content_sha256: _builtins.str
+    """SHA-256 of the clip's file, lower-case hex; decides which version of a model on trial it gets."""
     @_builtins.property
     def audio(self) -> _media_pb2.AudioTrack:
         """The sound."""
@@ -41,10 +44,11 @@ class AnalyzeSpeechRequest(_message.Message):
         *,
         audio: _media_pb2.AudioTrack | None = ...,
         branches: _abc.Iterable[_evidence_pb2.Branch.ValueType] | None = ...,
+        content_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "branches", b"branches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "branches", b"branches", "content_sha256", b"content_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

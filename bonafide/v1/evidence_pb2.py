@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62onafide/v1/evidence.proto\x12\x0b\x62onafide.v1\"Y\n\nScorePoint\x12\x0f\n\x07time_us\x18\x01 \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\x12\x10\n\x08track_id\x18\x03 \x01(\r\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\"\xfa\x02\n\x0c\x42ranchReport\x12#\n\x06\x62ranch\x18\x01 \x01(\x0e\x32\x13.bonafide.v1.Branch\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.bonafide.v1.Outcome\x12\'\n\x06reason\x18\x03 \x01(\x0e\x32\x17.bonafide.v1.ReasonCode\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cmilliseconds\x18\x05 \x01(\x01\x12\r\n\x05model\x18\x06 \x01(\t\x12\x39\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0b\x32\'.bonafide.v1.BranchReport.FeaturesEntry\x12)\n\x08timeline\x18\x08 \x03(\x0b\x32\x17.bonafide.v1.ScorePoint\x12\x1b\n\x13\x62udget_milliseconds\x18\t \x01(\x01\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_score\"J\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\"\x9e\x01\n\tFaceTrack\x12\x10\n\x08track_id\x18\x01 \x01(\r\x12\x10\n\x08start_us\x18\x02 \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\x03 \x01(\x03\x12\x0b\n\x03\x62ox\x18\x04 \x03(\x01\x12\x11\n\tface_size\x18\x05 \x01(\x01\x12\x12\n\ndetections\x18\x06 \x01(\r\x12)\n\tbehaviour\x18\x07 \x01(\x0b\x32\x16.bonafide.v1.Behaviour\"\xc7\x02\n\tBehaviour\x12\x13\n\x06\x62links\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11\x62links_per_minute\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0f\x65ye_aspect_mean\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12!\n\x14\x65ye_aspect_deviation\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1c\n\x0flandmark_jitter\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x10observed_seconds\x18\x06 \x01(\x01\x12*\n\neye_aspect\x18\x07 \x03(\x0b\x32\x16.bonafide.v1.EyeAspectB\t\n\x07_blinksB\x14\n\x12_blinks_per_minuteB\x12\n\x10_eye_aspect_meanB\x17\n\x15_eye_aspect_deviationB\x12\n\x10_landmark_jitter\"+\n\tEyeAspect\x12\x0f\n\x07time_us\x18\x01 \x01(\x03\x12\r\n\x05ratio\x18\x02 \x01(\x01\"R\n\x0eMotionSequence\x12\x10\n\x08track_id\x18\x01 \x01(\r\x12\x0f\n\x07time_us\x18\x02 \x03(\x03\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x03(\x02\"Q\n\rVoiceSequence\x12\x10\n\x08start_us\x18\x01 \x01(\x03\x12\x0f\n\x07step_us\x18\x02 \x01(\x03\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x03(\x02\"I\n\x0cSpeechWindow\x12\x10\n\x08start_us\x18\x01 \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\x02 \x01(\x03\x12\x17\n\x0fspeech_fraction\x18\x03 \x01(\x01*|\n\x06\x42ranch\x12\x16\n\x12\x42RANCH_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42RANCH_PATCH\x10\x01\x12\x10\n\x0c\x42RANCH_FRAME\x10\x02\x12\x13\n\x0f\x42RANCH_TEMPORAL\x10\x03\x12\x10\n\x0c\x42RANCH_AUDIO\x10\x04\x12\x0f\n\x0b\x42RANCH_SYNC\x10\x05*\xb2\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_SCORED\x10\x01\x12\x1a\n\x16OUTCOME_NOT_APPLICABLE\x10\x02\x12\x19\n\x15OUTCOME_NOT_REQUESTED\x10\x03\x12\x18\n\x14OUTCOME_NOT_DEPLOYED\x10\x04\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x05\x12\x12\n\x0eOUTCOME_FAILED\x10\x06*\xd0\x05\n\nReasonCode\x12\x1b\n\x17REASON_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14REASON_CODE_NO_VIDEO\x10\x01\x12\x18\n\x14REASON_CODE_NO_AUDIO\x10\x02\x12\x17\n\x13REASON_CODE_NO_FACE\x10\x03\x12\x1e\n\x1aREASON_CODE_FACE_TOO_SMALL\x10\x04\x12\x19\n\x15REASON_CODE_NO_SPEECH\x10\x05\x12\x1e\n\x1aREASON_CODE_CLIP_TOO_SHORT\x10\x06\x12 \n\x1cREASON_CODE_BRANCH_TIMED_OUT\x10\x07\x12\"\n\x1eREASON_CODE_BRANCH_UNAVAILABLE\x10\x08\x12\x1c\n\x18REASON_CODE_BRANCH_ERROR\x10\t\x12\"\n\x1eREASON_CODE_MODEL_NOT_DEPLOYED\x10\n\x12$\n REASON_CODE_BRANCH_NOT_REQUESTED\x10\x0b\x12#\n\x1fREASON_CODE_TOO_LITTLE_EVIDENCE\x10\x0c\x12#\n\x1fREASON_CODE_WITHIN_ABSTAIN_BAND\x10\r\x12\x1e\n\x1aREASON_CODE_TRACKS_SKIPPED\x10\x0e\x12\x1d\n\x19REASON_CODE_PARTIAL_MEDIA\x10\x0f\x12(\n$REASON_CODE_ABOVE_DEEPFAKE_THRESHOLD\x10\x10\x12)\n%REASON_CODE_BELOW_AUTHENTIC_THRESHOLD\x10\x11\x12\x1a\n\x16REASON_CODE_EARLY_EXIT\x10\x12\x12\x1a\n\x16REASON_CODE_STILL_FACE\x10\x13\x12\x1b\n\x17REASON_CODE_OUT_OF_SYNC\x10\x14\x12\x1c\n\x18REASON_CODE_CIRCUIT_OPEN\x10\x15\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62onafide/v1/evidence.proto\x12\x0b\x62onafide.v1\"Y\n\nScorePoint\x12\x0f\n\x07time_us\x18\x01 \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\x12\x10\n\x08track_id\x18\x03 \x01(\r\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\"\xfa\x02\n\x0c\x42ranchReport\x12#\n\x06\x62ranch\x18\x01 \x01(\x0e\x32\x13.bonafide.v1.Branch\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.bonafide.v1.Outcome\x12\'\n\x06reason\x18\x03 \x01(\x0e\x32\x17.bonafide.v1.ReasonCode\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cmilliseconds\x18\x05 \x01(\x01\x12\r\n\x05model\x18\x06 \x01(\t\x12\x39\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0b\x32\'.bonafide.v1.BranchReport.FeaturesEntry\x12)\n\x08timeline\x18\x08 \x03(\x0b\x32\x17.bonafide.v1.ScorePoint\x12\x1b\n\x13\x62udget_milliseconds\x18\t \x01(\x01\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_score\"]\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x11\n\tcandidate\x18\x05 \x01(\x08\"\x9e\x01\n\tFaceTrack\x12\x10\n\x08track_id\x18\x01 \x01(\r\x12\x10\n\x08start_us\x18\x02 \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\x03 \x01(\x03\x12\x0b\n\x03\x62ox\x18\x04 \x03(\x01\x12\x11\n\tface_size\x18\x05 \x01(\x01\x12\x12\n\ndetections\x18\x06 \x01(\r\x12)\n\tbehaviour\x18\x07 \x01(\x0b\x32\x16.bonafide.v1.Behaviour\"\xc7\x02\n\tBehaviour\x12\x13\n\x06\x62links\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11\x62links_per_minute\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0f\x65ye_aspect_mean\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12!\n\x14\x65ye_aspect_deviation\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1c\n\x0flandmark_jitter\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x10observed_seconds\x18\x06 \x01(\x01\x12*\n\neye_aspect\x18\x07 \x03(\x0b\x32\x16.bonafide.v1.EyeAspectB\t\n\x07_blinksB\x14\n\x12_blinks_per_minuteB\x12\n\x10_eye_aspect_meanB\x17\n\x15_eye_aspect_deviationB\x12\n\x10_landmark_jitter\"+\n\tEyeAspect\x12\x0f\n\x07time_us\x18\x01 \x01(\x03\x12\r\n\x05ratio\x18\x02 \x01(\x01\"R\n\x0eMotionSequence\x12\x10\n\x08track_id\x18\x01 \x01(\r\x12\x0f\n\x07time_us\x18\x02 \x03(\x03\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x03(\x02\"Q\n\rVoiceSequence\x12\x10\n\x08start_us\x18\x01 \x01(\x03\x12\x0f\n\x07step_us\x18\x02 \x01(\x03\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x03(\x02\"I\n\x0cSpeechWindow\x12\x10\n\x08start_us\x18\x01 \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\x02 \x01(\x03\x12\x17\n\x0fspeech_fraction\x18\x03 \x01(\x01*|\n\x06\x42ranch\x12\x16\n\x12\x42RANCH_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42RANCH_PATCH\x10\x01\x12\x10\n\x0c\x42RANCH_FRAME\x10\x02\x12\x13\n\x0f\x42RANCH_TEMPORAL\x10\x03\x12\x10\n\x0c\x42RANCH_AUDIO\x10\x04\x12\x0f\n\x0b\x42RANCH_SYNC\x10\x05*\xb2\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_SCORED\x10\x01\x12\x1a\n\x16OUTCOME_NOT_APPLICABLE\x10\x02\x12\x19\n\x15OUTCOME_NOT_REQUESTED\x10\x03\x12\x18\n\x14OUTCOME_NOT_DEPLOYED\x10\x04\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x05\x12\x12\n\x0eOUTCOME_FAILED\x10\x06*\xd0\x05\n\nReasonCode\x12\x1b\n\x17REASON_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14REASON_CODE_NO_VIDEO\x10\x01\x12\x18\n\x14REASON_CODE_NO_AUDIO\x10\x02\x12\x17\n\x13REASON_CODE_NO_FACE\x10\x03\x12\x1e\n\x1aREASON_CODE_FACE_TOO_SMALL\x10\x04\x12\x19\n\x15REASON_CODE_NO_SPEECH\x10\x05\x12\x1e\n\x1aREASON_CODE_CLIP_TOO_SHORT\x10\x06\x12 \n\x1cREASON_CODE_BRANCH_TIMED_OUT\x10\x07\x12\"\n\x1eREASON_CODE_BRANCH_UNAVAILABLE\x10\x08\x12\x1c\n\x18REASON_CODE_BRANCH_ERROR\x10\t\x12\"\n\x1eREASON_CODE_MODEL_NOT_DEPLOYED\x10\n\x12$\n REASON_CODE_BRANCH_NOT_REQUESTED\x10\x0b\x12#\n\x1fREASON_CODE_TOO_LITTLE_EVIDENCE\x10\x0c\x12#\n\x1fREASON_CODE_WITHIN_ABSTAIN_BAND\x10\r\x12\x1e\n\x1aREASON_CODE_TRACKS_SKIPPED\x10\x0e\x12\x1d\n\x19REASON_CODE_PARTIAL_MEDIA\x10\x0f\x12(\n$REASON_CODE_ABOVE_DEEPFAKE_THRESHOLD\x10\x10\x12)\n%REASON_CODE_BELOW_AUTHENTIC_THRESHOLD\x10\x11\x12\x1a\n\x16REASON_CODE_EARLY_EXIT\x10\x12\x12\x1a\n\x16REASON_CODE_STILL_FACE\x10\x13\x12\x1b\n\x17REASON_CODE_OUT_OF_SYNC\x10\x14\x12\x1c\n\x18REASON_CODE_CIRCUIT_OPEN\x10\x15\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BRANCHREPORT_FEATURESENTRY']._loaded_options = None
   _globals['_BRANCHREPORT_FEATURESENTRY']._serialized_options = b'8\001'
-  _globals['_BRANCH']._serialized_start=1369
-  _globals['_BRANCH']._serialized_end=1493
-  _globals['_OUTCOME']._serialized_start=1496
-  _globals['_OUTCOME']._serialized_end=1674
-  _globals['_REASONCODE']._serialized_start=1677
-  _globals['_REASONCODE']._serialized_end=2397
+  _globals['_BRANCH']._serialized_start=1388
+  _globals['_BRANCH']._serialized_end=1512
+  _globals['_OUTCOME']._serialized_start=1515
+  _globals['_OUTCOME']._serialized_end=1693
+  _globals['_REASONCODE']._serialized_start=1696
+  _globals['_REASONCODE']._serialized_end=2416
   _globals['_SCOREPOINT']._serialized_start=43
   _globals['_SCOREPOINT']._serialized_end=132
   _globals['_BRANCHREPORT']._serialized_start=135
@@ -46,17 +46,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BRANCHREPORT_FEATURESENTRY']._serialized_start=456
   _globals['_BRANCHREPORT_FEATURESENTRY']._serialized_end=503
   _globals['_MODELINFO']._serialized_start=515
-  _globals['_MODELINFO']._serialized_end=589
-  _globals['_FACETRACK']._serialized_start=592
-  _globals['_FACETRACK']._serialized_end=750
-  _globals['_BEHAVIOUR']._serialized_start=753
-  _globals['_BEHAVIOUR']._serialized_end=1080
-  _globals['_EYEASPECT']._serialized_start=1082
-  _globals['_EYEASPECT']._serialized_end=1125
-  _globals['_MOTIONSEQUENCE']._serialized_start=1127
-  _globals['_MOTIONSEQUENCE']._serialized_end=1209
-  _globals['_VOICESEQUENCE']._serialized_start=1211
-  _globals['_VOICESEQUENCE']._serialized_end=1292
-  _globals['_SPEECHWINDOW']._serialized_start=1294
-  _globals['_SPEECHWINDOW']._serialized_end=1367
+  _globals['_MODELINFO']._serialized_end=608
+  _globals['_FACETRACK']._serialized_start=611
+  _globals['_FACETRACK']._serialized_end=769
+  _globals['_BEHAVIOUR']._serialized_start=772
+  _globals['_BEHAVIOUR']._serialized_end=1099
+  _globals['_EYEASPECT']._serialized_start=1101
+  _globals['_EYEASPECT']._serialized_end=1144
+  _globals['_MOTIONSEQUENCE']._serialized_start=1146
+  _globals['_MOTIONSEQUENCE']._serialized_end=1228
+  _globals['_VOICESEQUENCE']._serialized_start=1230
+  _globals['_VOICESEQUENCE']._serialized_end=1311
+  _globals['_SPEECHWINDOW']._serialized_start=1313
+  _globals['_SPEECHWINDOW']._serialized_end=1386
 # @@protoc_insertion_point(module_scope)

@@ -319,6 +319,7 @@ class ModelInfo(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Directory name in the model repository."""
     version: _builtins.str
@@ -327,6 +328,8 @@ class ModelInfo(_message.Message):
     """SHA-256 of the served file, lower-case hex."""
     engine: _builtins.str
     """"triton" or "embedded"."""
+    candidate: _builtins.bool
+    """It was on trial: a share of the clips gets this version, the others get another."""
     def __init__(
         self,
         *,
@@ -334,10 +337,11 @@ class ModelInfo(_message.Message):
         version: _builtins.str = ...,
         sha256: _builtins.str = ...,
         engine: _builtins.str = ...,
+        candidate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "name", b"name", "sha256", b"sha256", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "engine", b"engine", "name", b"name", "sha256", b"sha256", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

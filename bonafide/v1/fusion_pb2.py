@@ -26,7 +26,7 @@ from bonafide.v1 import evidence_pb2 as bonafide_dot_v1_dot_evidence__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62onafide/v1/fusion.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x1b\x62uf/validate/validate.proto\"\xb8\x02\n\x0b\x46useRequest\x12\x34\n\x07reports\x18\x01 \x03(\x0b\x32\x19.bonafide.v1.BranchReportB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x36\n\x07motions\x18\x02 \x03(\x0b\x32\x1b.bonafide.v1.MotionSequenceB\x08\xbaH\x05\x92\x01\x02\x10@\x12)\n\x05voice\x18\x03 \x01(\x0b\x32\x1a.bonafide.v1.VoiceSequence\x12V\n\x06policy\x18\x04 \x01(\tBF\xbaHC\xba\x01@\n\x0eUNKNOWN_POLICY\x12\x1bmust be up to 64 characters\x1a\x11this.size() <= 64\x12\x38\n\x08\x62ranches\x18\x05 \x03(\x0e\x32\x13.bonafide.v1.BranchB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\"\xb5\x02\n\x0c\x46useResponse\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.bonafide.v1.Verdict\x12\x18\n\x0bprobability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12(\n\x07reasons\x18\x03 \x03(\x0e\x32\x17.bonafide.v1.ReasonCode\x12\x30\n\rcontributions\x18\x04 \x03(\x0b\x32\x19.bonafide.v1.Contribution\x12\'\n\x04sync\x18\x05 \x01(\x0b\x32\x19.bonafide.v1.BranchReport\x12\'\n\x06policy\x18\x06 \x01(\x0b\x32\x17.bonafide.v1.PolicyInfo\x12&\n\x06models\x18\x07 \x03(\x0b\x32\x16.bonafide.v1.ModelInfoB\x0e\n\x0c_probability\"@\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x10\n\x08log_odds\x18\x03 \x01(\x01\"q\n\nPolicyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65\x65pfake_threshold\x18\x02 \x01(\x01\x12\x1b\n\x13\x61uthentic_threshold\x18\x03 \x01(\x01\x12\x1c\n\x14\x66\x61lse_positive_bound\x18\x04 \x01(\x01*i\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11VERDICT_AUTHENTIC\x10\x01\x12\x14\n\x10VERDICT_DEEPFAKE\x10\x02\x12\x18\n\x14VERDICT_INCONCLUSIVE\x10\x03\x32L\n\rFusionService\x12;\n\x04\x46use\x12\x18.bonafide.v1.FuseRequest\x1a\x19.bonafide.v1.FuseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62onafide/v1/fusion.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x1b\x62uf/validate/validate.proto\"\x8b\x03\n\x0b\x46useRequest\x12\x34\n\x07reports\x18\x01 \x03(\x0b\x32\x19.bonafide.v1.BranchReportB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x36\n\x07motions\x18\x02 \x03(\x0b\x32\x1b.bonafide.v1.MotionSequenceB\x08\xbaH\x05\x92\x01\x02\x10@\x12)\n\x05voice\x18\x03 \x01(\x0b\x32\x1a.bonafide.v1.VoiceSequence\x12V\n\x06policy\x18\x04 \x01(\tBF\xbaHC\xba\x01@\n\x0eUNKNOWN_POLICY\x12\x1bmust be up to 64 characters\x1a\x11this.size() <= 64\x12\x38\n\x08\x62ranches\x18\x05 \x03(\x0e\x32\x13.bonafide.v1.BranchB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\x0e\x63ontent_sha256\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x30\n\x06models\x18\x07 \x03(\x0b\x32\x16.bonafide.v1.ModelInfoB\x08\xbaH\x05\x92\x01\x02\x10 \"\xb5\x02\n\x0c\x46useResponse\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.bonafide.v1.Verdict\x12\x18\n\x0bprobability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12(\n\x07reasons\x18\x03 \x03(\x0e\x32\x17.bonafide.v1.ReasonCode\x12\x30\n\rcontributions\x18\x04 \x03(\x0b\x32\x19.bonafide.v1.Contribution\x12\'\n\x04sync\x18\x05 \x01(\x0b\x32\x19.bonafide.v1.BranchReport\x12\'\n\x06policy\x18\x06 \x01(\x0b\x32\x17.bonafide.v1.PolicyInfo\x12&\n\x06models\x18\x07 \x03(\x0b\x32\x16.bonafide.v1.ModelInfoB\x0e\n\x0c_probability\"@\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x10\n\x08log_odds\x18\x03 \x01(\x01\"q\n\nPolicyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65\x65pfake_threshold\x18\x02 \x01(\x01\x12\x1b\n\x13\x61uthentic_threshold\x18\x03 \x01(\x01\x12\x1c\n\x14\x66\x61lse_positive_bound\x18\x04 \x01(\x01*i\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11VERDICT_AUTHENTIC\x10\x01\x12\x14\n\x10VERDICT_DEEPFAKE\x10\x02\x12\x18\n\x14VERDICT_INCONCLUSIVE\x10\x03\x32L\n\rFusionService\x12;\n\x04\x46use\x12\x18.bonafide.v1.FuseRequest\x1a\x19.bonafide.v1.FuseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,16 +41,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUSEREQUEST'].fields_by_name['policy']._serialized_options = b'\272HC\272\001@\n\016UNKNOWN_POLICY\022\033must be up to 64 characters\032\021this.size() <= 64'
   _globals['_FUSEREQUEST'].fields_by_name['branches']._loaded_options = None
   _globals['_FUSEREQUEST'].fields_by_name['branches']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
-  _globals['_VERDICT']._serialized_start=906
-  _globals['_VERDICT']._serialized_end=1011
+  _globals['_FUSEREQUEST'].fields_by_name['content_sha256']._loaded_options = None
+  _globals['_FUSEREQUEST'].fields_by_name['content_sha256']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_FUSEREQUEST'].fields_by_name['models']._loaded_options = None
+  _globals['_FUSEREQUEST'].fields_by_name['models']._serialized_options = b'\272H\005\222\001\002\020 '
+  _globals['_VERDICT']._serialized_start=989
+  _globals['_VERDICT']._serialized_end=1094
   _globals['_FUSEREQUEST']._serialized_start=99
-  _globals['_FUSEREQUEST']._serialized_end=411
-  _globals['_FUSERESPONSE']._serialized_start=414
-  _globals['_FUSERESPONSE']._serialized_end=723
-  _globals['_CONTRIBUTION']._serialized_start=725
-  _globals['_CONTRIBUTION']._serialized_end=789
-  _globals['_POLICYINFO']._serialized_start=791
-  _globals['_POLICYINFO']._serialized_end=904
-  _globals['_FUSIONSERVICE']._serialized_start=1013
-  _globals['_FUSIONSERVICE']._serialized_end=1089
+  _globals['_FUSEREQUEST']._serialized_end=494
+  _globals['_FUSERESPONSE']._serialized_start=497
+  _globals['_FUSERESPONSE']._serialized_end=806
+  _globals['_CONTRIBUTION']._serialized_start=808
+  _globals['_CONTRIBUTION']._serialized_end=872
+  _globals['_POLICYINFO']._serialized_start=874
+  _globals['_POLICYINFO']._serialized_end=987
+  _globals['_FUSIONSERVICE']._serialized_start=1096
+  _globals['_FUSIONSERVICE']._serialized_end=1172
 # @@protoc_insertion_point(module_scope)

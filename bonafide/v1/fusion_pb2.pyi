@@ -59,8 +59,12 @@ class FuseRequest(_message.Message):
     VOICE_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     BRANCHES_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the decision policy; empty means the service's default."""
+    content_sha256: _builtins.str
+    """SHA-256 of the clip's file, lower-case hex; decides which version of a model on trial it gets."""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.BranchReport]:
         """One report a branch that was tried; SYNC is added by fusion."""
@@ -77,6 +81,10 @@ class FuseRequest(_message.Message):
     def branches(self) -> _containers.RepeatedScalarFieldContainer[_evidence_pb2.Branch.ValueType]:
         """Branches the caller asked for; empty means all."""
 
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.ModelInfo]:
+        """Models whose scores the reports hold; decides which heads read them."""
+
     def __init__(
         self,
         *,
@@ -85,10 +93,12 @@ class FuseRequest(_message.Message):
         voice: _evidence_pb2.VoiceSequence | None = ...,
         policy: _builtins.str = ...,
         branches: _abc.Iterable[_evidence_pb2.Branch.ValueType] | None = ...,
+        content_sha256: _builtins.str = ...,
+        models: _abc.Iterable[_evidence_pb2.ModelInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["voice", b"voice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "motions", b"motions", "policy", b"policy", "reports", b"reports", "voice", b"voice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "content_sha256", b"content_sha256", "models", b"models", "motions", b"motions", "policy", b"policy", "reports", b"reports", "voice", b"voice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

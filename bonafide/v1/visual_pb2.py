@@ -27,7 +27,7 @@ from bonafide.v1 import media_pb2 as bonafide_dot_v1_dot_media__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62onafide/v1/visual.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x17\x62onafide/v1/media.proto\x1a\x1b\x62uf/validate/validate.proto\"\xa0\x01\n\x13\x41nalyzeFacesRequest\x12\'\n\x06survey\x18\x01 \x03(\x0b\x32\x17.bonafide.v1.VideoFrame\x12&\n\x05\x64\x65nse\x18\x02 \x03(\x0b\x32\x17.bonafide.v1.VideoFrame\x12\x38\n\x08\x62ranches\x18\x03 \x03(\x0e\x32\x13.bonafide.v1.BranchB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\"\xd8\x01\n\x14\x41nalyzeFacesResponse\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12&\n\x06tracks\x18\x02 \x03(\x0b\x32\x16.bonafide.v1.FaceTrack\x12\x16\n\x0etracks_skipped\x18\x03 \x01(\r\x12,\n\x07motions\x18\x04 \x03(\x0b\x32\x1b.bonafide.v1.MotionSequence\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.bonafide.v1.ModelInfo2d\n\rVisualService\x12S\n\x0c\x41nalyzeFaces\x12 .bonafide.v1.AnalyzeFacesRequest\x1a!.bonafide.v1.AnalyzeFacesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62onafide/v1/visual.proto\x12\x0b\x62onafide.v1\x1a\x1a\x62onafide/v1/evidence.proto\x1a\x17\x62onafide/v1/media.proto\x1a\x1b\x62uf/validate/validate.proto\"\xc1\x01\n\x13\x41nalyzeFacesRequest\x12\'\n\x06survey\x18\x01 \x03(\x0b\x32\x17.bonafide.v1.VideoFrame\x12&\n\x05\x64\x65nse\x18\x02 \x03(\x0b\x32\x17.bonafide.v1.VideoFrame\x12\x38\n\x08\x62ranches\x18\x03 \x03(\x0e\x32\x13.bonafide.v1.BranchB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\x0e\x63ontent_sha256\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xd8\x01\n\x14\x41nalyzeFacesResponse\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.bonafide.v1.BranchReport\x12&\n\x06tracks\x18\x02 \x03(\x0b\x32\x16.bonafide.v1.FaceTrack\x12\x16\n\x0etracks_skipped\x18\x03 \x01(\r\x12,\n\x07motions\x18\x04 \x03(\x0b\x32\x1b.bonafide.v1.MotionSequence\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.bonafide.v1.ModelInfo2d\n\rVisualService\x12S\n\x0c\x41nalyzeFaces\x12 .bonafide.v1.AnalyzeFacesRequest\x1a!.bonafide.v1.AnalyzeFacesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ANALYZEFACESREQUEST'].fields_by_name['branches']._loaded_options = None
   _globals['_ANALYZEFACESREQUEST'].fields_by_name['branches']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
+  _globals['_ANALYZEFACESREQUEST'].fields_by_name['content_sha256']._loaded_options = None
+  _globals['_ANALYZEFACESREQUEST'].fields_by_name['content_sha256']._serialized_options = b'\272H\004r\002\030@'
   _globals['_ANALYZEFACESREQUEST']._serialized_start=124
-  _globals['_ANALYZEFACESREQUEST']._serialized_end=284
-  _globals['_ANALYZEFACESRESPONSE']._serialized_start=287
-  _globals['_ANALYZEFACESRESPONSE']._serialized_end=503
-  _globals['_VISUALSERVICE']._serialized_start=505
-  _globals['_VISUALSERVICE']._serialized_end=605
+  _globals['_ANALYZEFACESREQUEST']._serialized_end=317
+  _globals['_ANALYZEFACESRESPONSE']._serialized_start=320
+  _globals['_ANALYZEFACESRESPONSE']._serialized_end=536
+  _globals['_VISUALSERVICE']._serialized_start=538
+  _globals['_VISUALSERVICE']._serialized_end=638
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,9 @@ class AnalyzeFacesRequest(_message.Message):
     SURVEY_FIELD_NUMBER: _builtins.int
     DENSE_FIELD_NUMBER: _builtins.int
     BRANCHES_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    content_sha256: _builtins.str
+    """SHA-256 of the clip's file, lower-case hex; decides which version of a model on trial it gets."""
     @_builtins.property
     def survey(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.VideoFrame]:
         """Pictures spread over the whole clip at native resolution, in time order."""
@@ -47,10 +50,11 @@ class AnalyzeFacesRequest(_message.Message):
         survey: _abc.Iterable[_media_pb2.VideoFrame] | None = ...,
         dense: _abc.Iterable[_media_pb2.VideoFrame] | None = ...,
         branches: _abc.Iterable[_evidence_pb2.Branch.ValueType] | None = ...,
+        content_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "dense", b"dense", "survey", b"survey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "content_sha256", b"content_sha256", "dense", b"dense", "survey", b"survey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,8 @@ from services.common.settings import EngineChoice, LogFormat
 
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = "gateway"
+ROLLOUT_FILE = "rollout.json"
+"""In the stack's run directory: versions on trial, read again when it changes."""
 MODEL_SERVICES = tuple(component.name for component in COMPONENTS if component.name != GATEWAY)
 _PAUSE_SECONDS = 0.05
 _NOT_READY = "not ready: "  # how services.common.server logs why
@@ -102,6 +104,11 @@ class Stack:
     def gateway(self) -> str:
         """HOST:PORT of the public API."""
         return self.addresses[GATEWAY]
+
+    @property
+    def rollout_file(self) -> Path:
+        """What is on trial; need not exist."""
+        return self._options.run_directory.absolute() / ROLLOUT_FILE
 
     @property
     def pids(self) -> dict[str, int]:
@@ -213,6 +220,7 @@ class Stack:
         models = PurePosixPath(self._options.repository)
         environment = wiring(component, self.addresses.__getitem__, self.addresses[name], models, self.engine)
         environment[f"{component.prefix}METRICS_LISTEN"] = self.metrics[name]
+        environment[f"{component.prefix}ROLLOUT_FILE"] = str(self.rollout_file)
         environment[f"{component.prefix}DRAIN_NOTICE_SECONDS"] = "0"  # the stack stops callers before those they call
         environment[f"{component.prefix}LOG_FORMAT"] = LogFormat.TEXT.value
         environment[f"{component.prefix}OTLP_ENDPOINT"] = self._options.otlp_endpoint

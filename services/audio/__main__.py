@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bonafide.v1 import audio_pb2, audio_pb2_grpc
-from services.audio.pipeline import SPOOF_MODEL, AudioPipeline
+from services.audio.pipeline import AudioPipeline, verified_models
 from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
 from services.common.admission import CallLimit
 from services.common.model_metrics import ModelMetrics
-from services.common.model_service import models_ready
+from services.common.rollout_plan import RolloutFile
+from services.common.rollouts import Rollouts
 from services.common.server import Service, start
 from services.common.telemetry import Telemetry
 
@@ -19,15 +20,16 @@ def build(settings: AudioSettings) -> Service:
     metrics = ModelMetrics(telemetry)
     repository = settings.repository()
     engine = settings.open_engine(metrics)
-    pipeline = AudioPipeline(engine, repository, settings.window_plan(), telemetry)
+    rollouts = Rollouts(engine, repository, RolloutFile(settings.rollout_file), verified_models, metrics, telemetry)
+    pipeline = AudioPipeline(engine, repository, settings.window_plan(), telemetry, rollouts)
     servicer = AudioServicer(pipeline, settings.call_seconds)
     return Service(
         title="audio",
         names=(audio_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,),
         register=lambda server: audio_pb2_grpc.add_AudioServiceServicer_to_server(servicer, server),
-        ready=models_ready(repository, engine, metrics, required=(SPOOF_MODEL,)),
+        ready=rollouts.ready,
         telemetry=telemetry,
-        close=(engine.close,),
+        close=(rollouts.close, engine.close),
         admit=(CallLimit(settings.calls_at_once, settings.call_bytes_at_once).admit,),
     )
 

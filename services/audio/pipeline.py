@@ -13,6 +13,7 @@ import numpy.typing as npt
 from services.audio.preparation import prepare
 from services.audio.speech import describe_window, find_speech, plan_windows
 from services.audio.voice import VoiceAnalyzer
+from services.common.clip_models import ClipModels, FixedModels, Models
 from services.common.errors import BonafideError, DeadlineError, ModelNotDeployedError
 from services.common.evidence import (
     AudioEvidence,
@@ -27,7 +28,7 @@ from services.common.evidence import (
 )
 from services.common.inference import InferenceEngine
 from services.common.media import SAMPLE_RATE, AudioTrack
-from services.common.models import ModelRepository
+from services.common.models import ModelCard, ModelRepository
 from services.common.telemetry import Telemetry
 from services.common.tracing import branch_span, note_report
 
@@ -66,9 +67,10 @@ class AudioPipeline:
 
     Args:
         engine: where the network runs.
-        repository: where its card is.
+        repository: holds its card.
         plan: how sounds are cut.
         telemetry: where stages are timed; nobody scrapes it when None.
+        models: chooses the version of the network; that of the card on ``engine`` when None.
     """
 
     def __init__(
@@ -77,20 +79,23 @@ class AudioPipeline:
         repository: ModelRepository,
         plan: WindowPlan,
         telemetry: Telemetry | None = None,
+        models: Models | None = None,
     ) -> None:
         self._telemetry = telemetry or Telemetry("audio")
-        self._engine = engine
-        self._repository = repository
+        self._models = models or FixedModels(engine, repository)
         self._plan = plan
         self._voice = VoiceAnalyzer()
 
-    async def analyze(self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float) -> AudioEvidence:
+    async def analyze(
+        self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float, content: str = ""
+    ) -> AudioEvidence:
         """Find speech and score it.
 
         Args:
             audio: the clip's sound; its start is respected in every time of the answer.
             branches: what to score; empty means all. Speech and voice features are given in any case.
             timeout: seconds that this may take.
+            content: hash of the clip's file, where it is known.
 
         Returns:
             Exactly one report, of AUDIO; ``audio_prob_fake`` is among its features when it is SCORED. A
@@ -106,8 +111,13 @@ class AudioPipeline:
         elif reason is not None:
             report = BranchReport(Branch.AUDIO, Outcome.NOT_APPLICABLE, reason, milliseconds=_since(begun))
         else:
-            with branch_span(Branch.AUDIO) as opened:
-                report, models = await self._report(sound, begun, timeout)
+
+            async def score(models: ClipModels, seconds: float) -> tuple[BranchReport, tuple[ModelInfo, ...]]:
+                return await _report(sound, begun, models, seconds)
+
+            left = timeout - (time.monotonic() - begun)
+            with branch_span(Branch.AUDIO) as opened, self._telemetry.stage("score"):
+                report, models = await self._models.answer(content, score, timeout=left)
                 note_report(opened, report)
         return AudioEvidence((report,), sound.windows, sound.speech_fraction, sound.voice, models)
 
@@ -131,43 +141,55 @@ class AudioPipeline:
             voice=voice,
         )
 
-    async def _report(self, sound: _Sound, begun: float, timeout: float) -> tuple[BranchReport, tuple[ModelInfo, ...]]:
-        try:
-            card = self._repository.card(SPOOF_MODEL)
-            with self._telemetry.stage("score"):
-                logits = await self._score(sound, timeout - (time.monotonic() - begun))
-        except BonafideError as error:
-            outcome, reason = _failure(error)
-            return BranchReport(Branch.AUDIO, outcome, reason, milliseconds=_since(begun)), ()
-        weights = [window.speech_fraction * (window.end_us - window.start_us) for window in sound.chosen]
-        probability = _sigmoid(float(np.average(logits, weights=weights)))
-        report = BranchReport(
-            Branch.AUDIO,
-            Outcome.SCORED,
-            score=probability,
-            milliseconds=_since(begun),
-            model=f"{card.name}/{card.version}",
-            features={FEATURE: probability},
-            timeline=tuple(
-                ScorePoint(window.start_us, window.end_us - window.start_us, 0, _sigmoid(logit))
-                for window, logit in zip(sound.chosen, logits, strict=True)
-            ),
-        )
-        return report, (ModelInfo(card.name, card.version, card.sha256, self._engine.kind),)
 
-    async def _score(self, sound: _Sound, timeout: float) -> list[float]:
-        """Calibrated log-odds of each chosen window; each has its own length, so each is its own call."""
-        if timeout <= 0:
-            raise DeadlineError("no time was left to score the sound")
-        calls = [
-            asyncio.ensure_future(self._engine.infer(SPOOF_MODEL, {"samples": samples[None]}, timeout=timeout))
-            for samples in sound.prepared
-        ]
-        try:
-            return [float(answer["logit"][0, 0]) for answer in await asyncio.gather(*calls)]
-        finally:  # the first failure ends the rest, which nobody waits for
-            for call in calls:
-                call.cancel()
+async def _report(
+    sound: _Sound, begun: float, models: ClipModels, timeout: float
+) -> tuple[BranchReport, tuple[ModelInfo, ...]]:
+    try:
+        card = models.repository.card(SPOOF_MODEL)
+        logits = await _score(sound, models, timeout)
+    except BonafideError as error:
+        outcome, reason = _failure(error)
+        return BranchReport(Branch.AUDIO, outcome, reason, milliseconds=_since(begun)), ()
+    weights = [window.speech_fraction * (window.end_us - window.start_us) for window in sound.chosen]
+    probability = _sigmoid(float(np.average(logits, weights=weights)))
+    report = BranchReport(
+        Branch.AUDIO,
+        Outcome.SCORED,
+        score=probability,
+        milliseconds=_since(begun),
+        model=f"{card.name}/{card.version}",
+        features={FEATURE: probability},
+        timeline=tuple(
+            ScorePoint(window.start_us, window.end_us - window.start_us, 0, _sigmoid(logit))
+            for window, logit in zip(sound.chosen, logits, strict=True)
+        ),
+    )
+    return report, (models.info(card),)
+
+
+async def _score(sound: _Sound, models: ClipModels, timeout: float) -> list[float]:
+    """Calibrated log-odds of each chosen window; each has its own length, so each is its own call."""
+    if timeout <= 0:
+        raise DeadlineError("no time was left to score the sound")
+    calls = [
+        asyncio.ensure_future(models.engine.infer(SPOOF_MODEL, {"samples": samples[None]}, timeout=timeout))
+        for samples in sound.prepared
+    ]
+    try:
+        return [float(answer["logit"][0, 0]) for answer in await asyncio.gather(*calls)]
+    finally:  # the first failure ends the rest, which nobody waits for
+        for call in calls:
+            call.cancel()
+
+
+def verified_models(repository: ModelRepository) -> dict[str, ModelCard]:
+    """Cards of all networks that this service runs, each file as its card says.
+
+    Raises:
+        BonafideError: one of them is absent or not to be trusted.
+    """
+    return repository.verify_all((SPOOF_MODEL,))
 
 
 def _missing(audio: AudioTrack, sound: _Sound) -> ReasonCode | None:

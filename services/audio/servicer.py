@@ -27,4 +27,5 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
         """See the contract."""
         audio, branches = audio_from_proto(request.audio), branches_from_proto(request)
         timeout = remaining_seconds(context, default=self._call_seconds, margin=ANSWER_MARGIN_SECONDS)
-        return evidence_to_proto(await self._pipeline.analyze(audio, branches, timeout=timeout))
+        evidence = await self._pipeline.analyze(audio, branches, timeout=timeout, content=request.content_sha256)
+        return evidence_to_proto(evidence)

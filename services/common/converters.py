@@ -108,12 +108,18 @@ def report_from_proto(message: evidence_pb2.BranchReport) -> BranchReport:
 
 def model_to_proto(model: ModelInfo) -> evidence_pb2.ModelInfo:
     """ModelInfo to its message."""
-    return evidence_pb2.ModelInfo(name=model.name, version=model.version, sha256=model.sha256, engine=model.engine)
+    return evidence_pb2.ModelInfo(
+        name=model.name,
+        version=model.version,
+        sha256=model.sha256,
+        engine=model.engine,
+        candidate=model.candidate,
+    )
 
 
 def model_from_proto(message: evidence_pb2.ModelInfo) -> ModelInfo:
     """Message to ModelInfo."""
-    return ModelInfo(message.name, message.version, message.sha256, message.engine)
+    return ModelInfo(message.name, message.version, message.sha256, message.engine, message.candidate)
 
 
 def frame_from_proto(message: media_pb2.VideoFrame) -> Frame:

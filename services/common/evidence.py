@@ -104,12 +104,16 @@ class BranchReport:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One model that took part; ``engine`` is ``triton`` or ``embedded``, or ``head`` for fusion's own."""
+    """One model that took part; ``engine`` is ``triton`` or ``embedded``, or ``head`` for fusion's own.
+
+    ``candidate`` says that it was on trial: other clips get another version.
+    """
 
     name: str
     version: str
     sha256: str
     engine: str
+    candidate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

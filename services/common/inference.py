@@ -11,7 +11,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,13 +20,13 @@ import onnxruntime
 from tritonclient.utils import InferenceServerException
 
 from services.common.certificates import CertificateStore
-from services.common.errors import DeadlineError, UnavailableError
+from services.common.errors import BonafideError, DeadlineError, UnavailableError
 from services.common.model_metrics import ModelMetrics
 from services.common.models import ModelRepository
 from services.common.shared_tensors import SharedTensors
 from services.common.tensor_passing import TensorPassing
 from services.common.tracing import current_span, outgoing_if_kept
-from services.common.triton_care import ModelCare
+from services.common.triton_care import ModelCare, ServedModel
 from services.common.triton_client import open_triton
 from services.common.triton_failures import failure_of
 
@@ -74,6 +74,36 @@ class InferenceEngine(Protocol):
         ...
 
 
+class VersionedEngine(InferenceEngine, Protocol):
+    """An engine that holds several versions of a model side by side."""
+
+    async def infer(
+        self, model: str, inputs: Mapping[str, Array], *, timeout: float, version: str = "", patient: bool = True
+    ) -> dict[str, Array]:
+        """As InferenceEngine.
+
+        Args:
+            model: directory name in the model repository.
+            inputs: arrays with the names, dtypes and shapes of the model's config.
+            timeout: seconds the call may take in all, retries included.
+            version: which of its versions; empty leaves the choice to the engine.
+            patient: whether what may pass is tried again, and a dead model reloaded.
+        """
+        ...
+
+    async def check(self, models: Sequence[ServedModel], *, gently: bool = False) -> None:
+        """Make sure that every model really answers.
+
+        Args:
+            models: which of them, in which version.
+            gently: load what is not loaded, but reload nothing: that would take away the model's other versions.
+
+        Raises:
+            BonafideError: at least one model does not answer; says which and why.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TritonLimits:
     """How much is asked of Triton at once, and for how long.
@@ -113,7 +143,7 @@ class TritonEngine:
         self._limits = limits or TritonLimits()
         self._client = open_triton(address, _CHANNEL_OPTIONS, certificates)
         self._care = ModelCare(self._client, probe_seconds=self._limits.probe_seconds, heal=self._limits.heal)
-        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._gates: dict[ServedModel, asyncio.Semaphore] = {}
         shared = None
         if self._limits.shared_regions:
             shared = SharedTensors(
@@ -126,46 +156,55 @@ class TritonEngine:
         """Whether large tensors go by shared memory now."""
         return self._passing.by_shared_memory
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
-        """See InferenceEngine."""
-        gate = self._gates.setdefault(model, asyncio.Semaphore(self._limits.calls_per_model))
+    async def infer(
+        self, model: str, inputs: Mapping[str, Array], *, timeout: float, version: str = "", patient: bool = True
+    ) -> dict[str, Array]:
+        """See InferenceEngine. Without a version Triton takes the newest that it has loaded."""
+        served = ServedModel(model, version)
+        gate = self._gates.setdefault(served, asyncio.Semaphore(self._limits.calls_per_model))
         ends = time.monotonic() + timeout
+        patience = self._limits.patience_seconds if patient else 0.0
+
+        def attempt(tensors: list[Any]) -> Awaitable[dict[str, Array]]:
+            return self._attempt(served, tensors, ends, patience)
+
         with self._metrics.call(model):
             try:
                 async with asyncio.timeout(timeout), gate:
-                    return await self._passing.run(inputs, lambda tensors: self._patiently(model, tensors, ends))
+                    return await self._passing.run(inputs, attempt)
             except TimeoutError as error:
                 raise DeadlineError(f"model {model} did not answer in time") from error
 
-    async def _patiently(self, model: str, tensors: list[Any], ends: float) -> dict[str, Array]:
-        patient_until = min(ends, time.monotonic() + self._limits.patience_seconds)
+    async def _attempt(self, served: ServedModel, tensors: list[Any], ends: float, patience: float) -> dict[str, Array]:
+        patient_until = min(ends, time.monotonic() + patience)
         pause = FIRST_PAUSE_SECONDS
         while True:
+            left = max(ends - time.monotonic(), 1e-3)
             try:
                 result = await self._client.infer(
-                    model, tensors, client_timeout=max(ends - time.monotonic(), 1e-3), headers=outgoing_if_kept()
+                    served.name,
+                    tensors,
+                    model_version=served.version,
+                    client_timeout=left,
+                    headers=outgoing_if_kept(),
                 )
             except InferenceServerException as raised:
-                failure = failure_of(model, raised)
-                self._metrics.rejected(model, failure.error.reason)
-                if failure.dead:
-                    self._care.heal(model, failure.error.reason)
+                failure = failure_of(served.name, raised)
+                self._metrics.rejected(served.name, failure.error.reason)
+                if failure.dead and patience:
+                    self._care.heal(served, failure.error.reason)
                 if not failure.passing or time.monotonic() + pause >= patient_until:
                     raise failure.error from raised
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads callers, no secret
                 current_span().add_event("try again", {"bonafide.reason": failure.error.reason})
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
-                self._care.answered(model)
+                self._care.answered(served)
                 return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
-    async def check(self, models: Sequence[str]) -> None:
-        """Make sure that every model really answers; what is dead is reloaded meanwhile.
-
-        Raises:
-            BonafideError: at least one model does not answer; says which and why.
-        """
-        await self._care.check(models)
+    async def check(self, models: Sequence[ServedModel], *, gently: bool = False) -> None:
+        """See VersionedEngine; what is dead is reloaded meanwhile."""
+        await self._care.check(models, gently=gently)
 
     async def close(self) -> None:
         """See InferenceEngine."""
@@ -183,10 +222,15 @@ class EmbeddedEngine:
         self._metrics = metrics or ModelMetrics.unscraped()
         self._repository = repository
         self._threads = threads
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[str, str], onnxruntime.InferenceSession] = {}
 
     def run(
-        self, model: str, inputs: Mapping[str, Array], options: onnxruntime.RunOptions | None = None
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        options: onnxruntime.RunOptions | None = None,
+        *,
+        version: str = "",
     ) -> dict[str, Array]:
         """Run a model now, on the calling thread; for training, tests and the raw loop.
 
@@ -194,12 +238,13 @@ class EmbeddedEngine:
             model: directory name in the model repository.
             inputs: named arrays.
             options: of this run; setting ``terminate`` on them ends it at the next operator.
+            version: which of its versions; empty means that of the root card.
 
         Raises:
             ModelNotDeployedError: there is no such model.
             UnavailableError: the model failed on these inputs.
         """
-        session = self._session(model)
+        session = self._session(model, version)
         names = [output.name for output in session.get_outputs()]
         try:
             values = session.run(names, dict(inputs), options)
@@ -207,29 +252,53 @@ class EmbeddedEngine:
             raise UnavailableError(f"model {model} failed", reason="MODEL_FAILED") from error
         return dict(zip(names, values, strict=True))
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        timeout: float,
+        version: str = "",
+        patient: bool = True,  # noqa: ARG002 - nothing passes here
+    ) -> dict[str, Array]:
         """See InferenceEngine. A run that nobody waits for any more ends at its next operator."""
         options = onnxruntime.RunOptions()
         with self._metrics.call(model):
             try:
                 async with asyncio.timeout(timeout):
-                    return await asyncio.to_thread(self.run, model, inputs, options)
+                    return await asyncio.to_thread(self.run, model, inputs, options, version=version)
             except TimeoutError as error:
                 raise DeadlineError(f"model {model} did not answer in time") from error
             finally:
                 options.terminate = True
 
+    async def check(
+        self,
+        models: Sequence[ServedModel],
+        *,
+        gently: bool = False,  # noqa: ARG002 - nothing is reloaded here
+    ) -> None:
+        """See VersionedEngine: each can be opened."""
+        for model in models:
+            try:
+                await asyncio.to_thread(self._session, *model)
+            except BonafideError:
+                raise
+            except Exception as error:
+                raise UnavailableError(f"model {model.name} cannot be opened", reason="MODEL_FAILED") from error
+
     async def close(self) -> None:
         """See InferenceEngine."""
         self._sessions.clear()
 
-    def _session(self, model: str) -> onnxruntime.InferenceSession:
-        session = self._sessions.get(model)
+    def _session(self, model: str, version: str) -> onnxruntime.InferenceSession:
+        session = self._sessions.get((model, version))
         if session is None:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self._threads
             options.inter_op_num_threads = 1
-            path = self._repository.model_file(self._repository.verified(model))
+            repository = self._repository.at({model: version}) if version else self._repository
+            path = repository.model_file(repository.verified(model))
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            self._sessions[model] = session
+            self._sessions[model, version] = session
         return session

@@ -10,12 +10,13 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from services.common.certificates import CertificateFiles, CertificateStore
-from services.common.inference import EmbeddedEngine, InferenceEngine, TritonEngine, TritonLimits
+from services.common.inference import EmbeddedEngine, InferenceEngine, TritonEngine, TritonLimits, VersionedEngine
 from services.common.model_metrics import ModelMetrics
 from services.common.models import ModelRepository
 from services.common.refusal import ConfigurationError
 from services.common.server import Check
 from services.common.settings import EngineChoice, ServiceSettings
+from services.common.triton_care import ServedModel
 
 
 class ModelServiceSettings(ServiceSettings):
@@ -66,7 +67,7 @@ class ModelServiceSettings(ServiceSettings):
         """The model repository under ``model_repository``."""
         return ModelRepository(self.model_repository)
 
-    def open_engine(self, metrics: ModelMetrics | None = None) -> InferenceEngine:
+    def open_engine(self, metrics: ModelMetrics | None = None) -> VersionedEngine:
         """The engine that these settings choose; its calls are measured where ``metrics`` are scraped.
 
         Raises:
@@ -102,7 +103,7 @@ def models_ready(
     async def check() -> None:
         cards = await asyncio.to_thread(repository.verify_all, required, optional)
         if isinstance(engine, TritonEngine):
-            await engine.check(tuple(cards))
+            await engine.check([ServedModel(name, card.version) for name, card in cards.items()])
         metrics.at_work(cards.values())
 
     return check

@@ -81,6 +81,10 @@ class ServiceSettings(BaseSettings):
     readiness_interval_seconds: float = Field(
         5.0, gt=0, description="Pause between readiness checks (model hashes, inference server), seconds."
     )
+    rollout_file: Path | None = Field(
+        None,
+        description="JSON file of model versions on trial, read again when it changes; none: cards alone decide.",
+    )
     log_level: str = Field("INFO", description="Lowest level that is logged.")
     log_format: LogFormat = Field(
         LogFormat.JSON, description="How the log is written: json (an object a line) or text."

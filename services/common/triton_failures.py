@@ -49,6 +49,9 @@ _CASES = (
     _Case(
         "", "no available versions", UnavailableError, "model {} is not loaded", reason="MODEL_NOT_LOADED", passing=True
     ),
+    _Case(
+        "", "not at ready state", UnavailableError, "model {} is not loaded", reason="MODEL_NOT_LOADED", passing=True
+    ),
     _Case("", "is not ready", UnavailableError, "model {} is not loaded", reason="MODEL_NOT_LOADED", passing=True),
     # The model's process was killed or stopped; the server still calls it ready.
     _Case("", "is not healthy", UnavailableError, "model {} is dead", reason="MODEL_DEAD", passing=True, dead=True),

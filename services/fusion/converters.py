@@ -5,6 +5,7 @@ from __future__ import annotations
 from bonafide.v1 import fusion_pb2
 from services.common.converters import (
     branch_from_proto,
+    model_from_proto,
     model_to_proto,
     motion_from_proto,
     reason_to_proto,
@@ -28,6 +29,8 @@ def input_from_proto(request: fusion_pb2.FuseRequest) -> FusionInput:
         voice=voice_from_proto(request.voice) if request.HasField("voice") else None,
         policy=request.policy,
         branches=frozenset(branch_from_proto(branch) for branch in request.branches),
+        models=tuple(model_from_proto(model) for model in request.models),
+        content=request.content_sha256,
     )
 
 

@@ -19,11 +19,11 @@ from typing import Any
 
 from services.common.errors import ModelRepositoryError
 from services.common.evidence import Branch, Contribution, ModelInfo
+from services.common.models import HEADS
 from services.fusion.features import BRANCH_FEATURES, is_probability
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-HEAD_SET = "fusion_heads"
 HEAD_ENGINE = "head"
 INTERCEPT = "intercept"
 """Name under which the constant term appears among the contributions."""
@@ -143,7 +143,7 @@ def load_heads(directory: Path) -> dict[frozenset[Branch], Head]:
     return heads
 
 
-def head_set(directory: Path) -> ModelInfo:
+def head_set(directory: Path, version: str) -> ModelInfo:
     """Which set of heads this is, by the hash of its manifest.
 
     Raises:
@@ -153,7 +153,7 @@ def head_set(directory: Path) -> ModelInfo:
         digest = hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
     except OSError as error:
         raise ModelRepositoryError(f"{MANIFEST} of the fusion heads is missing or unreadable") from error
-    return ModelInfo(HEAD_SET, "1", digest, HEAD_ENGINE)
+    return ModelInfo(HEADS, version, digest, HEAD_ENGINE)
 
 
 def read_manifest(directory: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from services.common.clip_models import ClipModels, FixedModels, Models
 from services.common.errors import BonafideError, DeadlineError, ModelNotDeployedError
 from services.common.evidence import (
     VISUAL_BRANCHES,
@@ -27,7 +28,7 @@ from services.common.evidence import (
     VoiceSequence,
 )
 from services.common.inference import InferenceEngine
-from services.common.models import ModelRepository
+from services.common.models import HEADS, ModelCard, ModelRepository
 from services.fusion.clock import SLOT_US, AlignedPair, align
 from services.fusion.heads import sigmoid
 
@@ -91,11 +92,17 @@ def lip_activity(pair: AlignedPair) -> float:
 
 
 class Synchrony:
-    """Scores synchrony of each face with the voice."""
+    """Scores synchrony of each face with the voice.
 
-    def __init__(self, engine: InferenceEngine, repository: ModelRepository) -> None:
-        self._engine = engine
+    Args:
+        engine: where the network runs.
+        repository: holds its card.
+        models: chooses the version of the network; that of the card on ``engine`` when None.
+    """
+
+    def __init__(self, engine: InferenceEngine, repository: ModelRepository, models: Models | None = None) -> None:
         self._repository = repository
+        self._models = models or FixedModels(engine, repository)
 
     async def score(
         self,
@@ -105,6 +112,7 @@ class Synchrony:
         *,
         wanted: bool,
         timeout: float,
+        content: str = "",
     ) -> SynchronyResult:
         """The SYNC line of one clip.
 
@@ -114,6 +122,7 @@ class Synchrony:
             reports: the other lines of the ledger; they say why lips or speech are missing.
             wanted: whether the caller asked for it.
             timeout: seconds that this may take.
+            content: hash of the clip's file, where it is known.
         """
         if not wanted:
             return _silent(Outcome.NOT_REQUESTED, ReasonCode.BRANCH_NOT_REQUESTED)
@@ -126,22 +135,40 @@ class Synchrony:
         pairs = [pair for pair in pairs if len(pair.motion) >= WINDOW_SLOTS]
         if not pairs:
             return _silent(Outcome.NOT_APPLICABLE, ReasonCode.CLIP_TOO_SHORT)
-        begun = time.monotonic()
-        try:
-            card = self._repository.card(SYNC_MODEL)
-            found = await asyncio.gather(*(self._agreement(pair, timeout) for pair in pairs))
-        except BonafideError as error:
-            return _failed(error)
-        speaker = min(found, key=lambda agreement: agreement.log_odds)
-        milliseconds = (time.monotonic() - begun) * 1000
-        report = replace(_report(speaker), milliseconds=milliseconds, model=f"{card.name}/{card.version}")
-        info = ModelInfo(card.name, card.version, card.sha256, self._engine.kind)
-        return SynchronyResult(report, _findings(speaker), (info,))
 
-    async def _agreement(self, pair: AlignedPair, timeout: float) -> Agreement:
-        inputs = {"motion": pair.motion[None], "voice": pair.voice[None]}
-        outputs = await self._engine.infer(SYNC_MODEL, inputs, timeout=timeout)
-        return Agreement(pair, float(outputs["logit"][0, 0]), outputs["window_logit"][0], outputs["curve"][0])
+        async def score(models: ClipModels, seconds: float) -> SynchronyResult:
+            return await _scored(pairs, models, seconds)
+
+        return await self._models.answer(content, score, timeout=timeout)
+
+
+def verified_models(repository: ModelRepository) -> dict[str, ModelCard]:
+    """Cards of the network and of the staged fusion heads that a repository is at, each file as its card says.
+
+    Raises:
+        BonafideError: one of them is absent or not to be trusted.
+    """
+    heads = (HEADS,) if HEADS in repository.versions and repository.versions[HEADS] != "1" else ()
+    return repository.verify_all(heads, (SYNC_MODEL,))
+
+
+async def _scored(pairs: Sequence[AlignedPair], models: ClipModels, timeout: float) -> SynchronyResult:
+    begun = time.monotonic()
+    try:
+        card = models.repository.card(SYNC_MODEL)
+        found = await asyncio.gather(*(_agreement(pair, models.engine, timeout) for pair in pairs))
+    except BonafideError as error:
+        return _failed(error)
+    speaker = min(found, key=lambda agreement: agreement.log_odds)
+    milliseconds = (time.monotonic() - begun) * 1000
+    report = replace(_report(speaker), milliseconds=milliseconds, model=f"{card.name}/{card.version}")
+    return SynchronyResult(report, _findings(speaker), (models.info(card),))
+
+
+async def _agreement(pair: AlignedPair, engine: InferenceEngine, timeout: float) -> Agreement:
+    inputs = {"motion": pair.motion[None], "voice": pair.voice[None]}
+    outputs = await engine.infer(SYNC_MODEL, inputs, timeout=timeout)
+    return Agreement(pair, float(outputs["logit"][0, 0]), outputs["window_logit"][0], outputs["curve"][0])
 
 
 def _report(speaker: Agreement) -> BranchReport:

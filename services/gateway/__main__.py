@@ -17,6 +17,7 @@ from bonafide.v1 import (
 from services.common.admission import CallLimit
 from services.common.channels import open_channel
 from services.common.models import ModelRepository
+from services.common.rollout_plan import RolloutFile
 from services.common.server import Service, start
 from services.common.telemetry import Telemetry
 from services.gateway.admission import Admission
@@ -28,7 +29,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.pipeline import Pipeline
 from services.gateway.reception import Reception
 from services.gateway.sampling import SamplingPlan
-from services.gateway.served_models import ModelFingerprint
+from services.gateway.served_models import ModelFingerprint, ServedModels
 from services.gateway.servicer import AnalysisServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.sources import Sources
@@ -45,7 +46,7 @@ def build(settings: GatewaySettings) -> Service:
     decoder = DecodePool(settings.decode_workers, plan, settings.limits())
     fusing = FusionClient(fusion, settings.fusion_hedge_seconds)
     pipeline = Pipeline(decoder, VisualClient(visual), AudioClient(audio), fusing, settings.allowances())
-    repository = ModelRepository(settings.model_repository)
+    models = ServedModels(ModelRepository(settings.model_repository), RolloutFile(settings.rollout_file))
     admission = Admission(settings.admission_rules(plan))
     metrics.watch(admission, {"visual": visual.breaker, "audio": audio.breaker, "fusion": fusion.breaker})
     reception = Reception(
@@ -53,7 +54,7 @@ def build(settings: GatewaySettings) -> Service:
         admission,
         settings.open_answers(),
         settings.open_request_ids(),
-        ModelFingerprint(repository, settings.readiness_interval_seconds),
+        ModelFingerprint(models, settings.readiness_interval_seconds),
         metrics,
         settings.upload_limits(),
     )
@@ -62,7 +63,7 @@ def build(settings: GatewaySettings) -> Service:
         reception,
         Batches(reception, metrics, settings.batch_limits()),
         Sources(uploads, settings.fetcher()),
-        repository,
+        models,
         settings.call_seconds,
     )
 

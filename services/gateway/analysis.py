@@ -85,6 +85,12 @@ class Evidence:
         return self.visual.motions if self.visual is not None else ()
 
     @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The models that took part, once each."""
+        sides = (self.visual, self.audio)
+        return tuple(dict.fromkeys(model for side in sides if side is not None for model in side.models))
+
+    @property
     def voice(self) -> VoiceSequence | None:
         """Voice features; None without speech."""
         return self.audio.voice if self.audio is not None else None
@@ -110,8 +116,7 @@ class Analysis:
     @property
     def models(self) -> tuple[ModelInfo, ...]:
         """Every model that took part, once."""
-        sides = (self.evidence.visual, self.evidence.audio, self.fusion)
-        return tuple(dict.fromkeys(model for side in sides if side is not None for model in side.models))
+        return tuple(dict.fromkeys((*self.evidence.models, *self.fusion.models)))
 
 
 Event = Progress | BranchReport | Analysis
@@ -119,29 +124,38 @@ Event = Progress | BranchReport | Analysis
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What fusion decides on: the ledger without SYNC, what SYNC needs, and the caller's wishes."""
+    """What fusion decides on: the ledger without SYNC, what SYNC needs, the caller's wishes, and the file's hash."""
 
     reports: tuple[BranchReport, ...]
     evidence: Evidence
     branches: frozenset[Branch] = field(default_factory=lambda: frozenset(Branch))
     policy: str = ""
+    content: str = ""
 
 
 class VisualBranches(Protocol):
     """Judges the pictures of a clip."""
 
     async def analyze(
-        self, survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch], *, timeout: float
+        self,
+        survey: Sequence[Frame],
+        dense: Sequence[Frame],
+        branches: frozenset[Branch],
+        *,
+        timeout: float,
+        content: str,
     ) -> VisualEvidence:
-        """Score visual branches within ``timeout`` seconds; raises a BonafideError."""
+        """Score visual branches of the file of that hash within ``timeout`` seconds; raises a BonafideError."""
         ...
 
 
 class AudioBranches(Protocol):
     """Judges the sound of a clip."""
 
-    async def analyze(self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float) -> AudioEvidence:
-        """Score sound branches within ``timeout`` seconds; raises a BonafideError."""
+    async def analyze(
+        self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float, content: str
+    ) -> AudioEvidence:
+        """Score sound branches of the file of that hash within ``timeout`` seconds; raises a BonafideError."""
         ...
 
 

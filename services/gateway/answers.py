@@ -3,7 +3,8 @@
 Kept are only complete answers: one that lacks a branch because of an outage would repeat the outage long
 after it is over. An answer holds for the bytes, branches and policy that were asked for, for as long as the
 models do: it is forgotten when the model repository changes, when a newer answer shows other models at work,
-and after a while in any case (a policy may change under its name). Callers never see each other's answers.
+and after a while in any case (a policy may change under its name). What a candidate on trial has answered is not
+kept: its trial may end at any moment. Callers never see each other's answers.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ class Answers:
 
     def keep(self, question: Question, analysis: Analysis) -> None:
         """Remember a fresh answer if it is complete."""
-        self._serving.update({model.name: model for model in analysis.models})
-        if not is_complete(analysis):
+        on_trial = any(model.candidate for model in analysis.models)
+        self._serving.update({model.name: model for model in analysis.models if not model.candidate})
+        if on_trial or not is_complete(analysis):
             return
         analysis = without_sequences(analysis)
         size = _weight(analysis)

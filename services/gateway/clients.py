@@ -123,10 +123,16 @@ class VisualClient:
         )
 
     async def analyze(
-        self, survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch], *, timeout: float
+        self,
+        survey: Sequence[Frame],
+        dense: Sequence[Frame],
+        branches: frozenset[Branch],
+        *,
+        timeout: float,
+        content: str = "",
     ) -> VisualEvidence:
         """See VisualBranches."""
-        request = await asyncio.to_thread(faces_request, tuple(survey), tuple(dense), branches)
+        request = await asyncio.to_thread(faces_request, tuple(survey), tuple(dense), branches, content)
         return visual_from_proto(await self._peer.ask(self._analyze_faces, request, timeout=timeout))
 
 
@@ -137,9 +143,11 @@ class AudioClient:
         self._peer = peer
         self._stub: audio_pb2_grpc.AudioServiceAsyncStub = audio_pb2_grpc.AudioServiceStub(peer.channel)
 
-    async def analyze(self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float) -> AudioEvidence:
+    async def analyze(
+        self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float, content: str = ""
+    ) -> AudioEvidence:
         """See AudioBranches."""
-        request = speech_request(audio, branches)
+        request = speech_request(audio, branches, content)
         return audio_evidence_from_proto(await self._peer.ask(self._stub.AnalyzeSpeech, request, timeout=timeout))
 
 

@@ -179,10 +179,12 @@ def visual_from_proto(message: visual_pb2.AnalyzeFacesResponse) -> VisualEvidenc
     )
 
 
-def speech_request(audio: AudioTrack, branches: frozenset[Branch]) -> audio_pb2.AnalyzeSpeechRequest:
-    """What the audio service is asked."""
+def speech_request(audio: AudioTrack, branches: frozenset[Branch], content: str = "") -> audio_pb2.AnalyzeSpeechRequest:
+    """What the audio service is asked of the file with a hash."""
     return audio_pb2.AnalyzeSpeechRequest(
-        audio=audio_to_proto(audio), branches=[branch_to_proto(branch) for branch in sorted(branches)]
+        audio=audio_to_proto(audio),
+        branches=[branch_to_proto(branch) for branch in sorted(branches)],
+        content_sha256=content,
     )
 
 
@@ -210,6 +212,8 @@ def fuse_request(case: Case) -> fusion_pb2.FuseRequest:
         voice=voice_to_proto(voice) if voice is not None else None,
         policy=case.policy,
         branches=[branch_to_proto(branch) for branch in sorted(case.branches)],
+        content_sha256=case.content,
+        models=[model_to_proto(model) for model in case.evidence.models],
     )
 
 

@@ -22,15 +22,19 @@ _REQUEST = visual_pb2.AnalyzeFacesRequest.DESCRIPTOR
 _FRAME = media_pb2.VideoFrame.DESCRIPTOR
 
 
-def faces_request(survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch]) -> bytes:
+def faces_request(
+    survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch], content: str = ""
+) -> bytes:
     """What the visual service is asked: a serialised ``AnalyzeFacesRequest``; copies the pixels once.
 
     Args:
         survey: pictures spread over the clip, in time order.
         dense: pictures of one window, in time order.
         branches: those to score.
+        content: hash of the clip's file.
     """
-    asked = visual_pb2.AnalyzeFacesRequest(branches=[branch_to_proto(branch) for branch in sorted(branches)])
+    named = [branch_to_proto(branch) for branch in sorted(branches)]
+    asked = visual_pb2.AnalyzeFacesRequest(branches=named, content_sha256=content)
     parts: list[bytes | memoryview] = [asked.SerializeToString()]
     for name, frames in (("survey", survey), ("dense", dense)):
         for frame in frames:

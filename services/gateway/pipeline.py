@@ -112,7 +112,7 @@ class Pipeline:
         for report in [*ledger.lines.values(), *ledger.add(_lacking_lines(clip))]:
             yield report
         sides: list[_Side] = []
-        async with self._asked(clip, options.branches, clock) as asked:
+        async with self._asked(clip, options.branches, media.sha256, clock) as asked:
             for landing in asyncio.as_completed(asked):
                 sides.append(await landing)
                 for report in ledger.add(sides[-1].reports):
@@ -123,7 +123,7 @@ class Pipeline:
 
         yield clock.enter(Stage.FUSING)
         evidence = _gather(sides)
-        verdict = await self._fuse(ledger, evidence, options, clock)
+        verdict = await self._fuse(ledger, evidence, options, media.sha256, clock)
         if media.interrupted:
             verdict = _withheld(verdict)
         for report in ledger.add([_sync(verdict, clip, sides)]):
@@ -134,7 +134,7 @@ class Pipeline:
 
     @asynccontextmanager
     async def _asked(
-        self, clip: DecodedClip, branches: frozenset[Branch], clock: Clock
+        self, clip: DecodedClip, branches: frozenset[Branch], content: str, clock: Clock
     ) -> AsyncIterator[list[asyncio.Task[_Side]]]:
         """The calls to the services that this clip needs, under way; cancelled if the block is left early."""
         left = clock.left()
@@ -144,10 +144,10 @@ class Pipeline:
         needs_sync = Branch.SYNC in branches and clip.audio is not None and bool(clip.survey)
         if clip.survey and (needs_sync or branches & set(VISUAL_BRANCHES)):
             wanted = branches & frozenset(VISUAL_BRANCHES) or frozenset({_CHEAPEST_VISUAL_BRANCH})
-            tasks.append(asyncio.create_task(self._ask_visual(clip, wanted, timeout)))
+            tasks.append(asyncio.create_task(self._ask_visual(clip, wanted, content, timeout)))
         if clip.audio is not None and (needs_sync or Branch.AUDIO in branches):
             wanted = branches & frozenset({Branch.AUDIO}) or frozenset({Branch.SYNC})
-            tasks.append(asyncio.create_task(self._ask_audio(clip, wanted, timeout)))
+            tasks.append(asyncio.create_task(self._ask_audio(clip, wanted, content, timeout)))
         try:
             yield tasks
         finally:
@@ -155,26 +155,28 @@ class Pipeline:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask_visual(self, clip: DecodedClip, branches: frozenset[Branch], timeout: float) -> _Side:
+    async def _ask_visual(self, clip: DecodedClip, branches: frozenset[Branch], content: str, timeout: float) -> _Side:
         began = time.monotonic()
         try:
-            evidence = await self._visual.analyze(clip.survey, clip.dense, branches, timeout=timeout)
+            evidence = await self._visual.analyze(clip.survey, clip.dense, branches, timeout=timeout, content=content)
         except BonafideError as error:
             return _Side(_budgeted(_failures(branches, error, began), timeout), error=error)
         return _Side(_budgeted(evidence.reports, timeout), visual=evidence)
 
-    async def _ask_audio(self, clip: DecodedClip, branches: frozenset[Branch], timeout: float) -> _Side:
+    async def _ask_audio(self, clip: DecodedClip, branches: frozenset[Branch], content: str, timeout: float) -> _Side:
         assert clip.audio is not None
         began = time.monotonic()
         try:
-            evidence = await self._audio.analyze(clip.audio, branches, timeout=timeout)
+            evidence = await self._audio.analyze(clip.audio, branches, timeout=timeout, content=content)
         except BonafideError as error:
             return _Side(_budgeted(_failures(branches & {Branch.AUDIO}, error, began), timeout), error=error)
         return _Side(_budgeted(evidence.reports, timeout), audio=evidence)
 
-    async def _fuse(self, ledger: Ledger, evidence: Evidence, options: Options, clock: Clock) -> FusionResult:
+    async def _fuse(
+        self, ledger: Ledger, evidence: Evidence, options: Options, content: str, clock: Clock
+    ) -> FusionResult:
         lines = tuple(line for line in ledger.lines.values() if line.branch is not Branch.SYNC)
-        case = Case(lines, evidence, options.branches, options.policy)
+        case = Case(lines, evidence, options.branches, options.policy, content)
         with span("fuse"):
             return await self._fusion.fuse(case, timeout=clock.left())
 

@@ -1,26 +1,61 @@
-"""Which models are served, in one word: it changes whenever any card does."""
+"""Which models are served, and all of that in one word, which changes whenever any of them does."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
+import logging
 import time
 
 from services.common.errors import BonafideError
-from services.common.models import ModelRepository
+from services.common.models import ModelCard, ModelRepository
+from services.common.rollout_plan import RolloutFile
+
+_log = logging.getLogger(__name__)
+
+
+class ServedModels:
+    """The stable versions: those of the root cards, but where the rollout file names others.
+
+    Args:
+        repository: holds all versions.
+        file: the rollout file; while it is invalid the last plan counts.
+    """
+
+    def __init__(self, repository: ModelRepository, file: RolloutFile) -> None:
+        self._repository = repository
+        self._file = file
+        self._stable = repository
+
+    def repository(self) -> ModelRepository:
+        """The repository at the stable versions; looks at the disk."""
+        try:
+            self._stable = self._repository.at(self._file.read().stable)
+        except BonafideError as error:
+            _log.warning("%s", error.message)
+        return self._stable
+
+    def cards(self) -> list[ModelCard]:
+        """Cards of the networks, by name.
+
+        Raises:
+            BonafideError: one cannot be read.
+        """
+        repository = self.repository()
+        return [repository.card(name) for name in repository.names()]
 
 
 class ModelFingerprint:
-    """The fingerprint of a model repository.
+    """The fingerprint of the served models.
 
     Args:
-        repository: whose cards count.
+        models: whose cards and versions count.
         seconds: how long a look at the disk is good for.
     """
 
-    def __init__(self, repository: ModelRepository, seconds: float) -> None:
-        self._repository = repository
+    def __init__(self, models: ServedModels, seconds: float) -> None:
+        self._models = models
         self._seconds = seconds
         self._read_at: float | None = None
         self._value = ""
@@ -34,7 +69,8 @@ class ModelFingerprint:
 
     def _read(self) -> str:
         try:
-            cards = [self._repository.card(name).details for name in self._repository.names()]
+            cards = [card.details for card in self._models.cards()]
         except BonafideError:
             return ""
-        return hashlib.sha256(json.dumps(cards, sort_keys=True).encode()).hexdigest() if cards else ""
+        facts = [cards, self._models.repository().versions]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest() if cards else ""

@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 
 from bonafide.v1 import analysis_pb2, analysis_pb2_grpc
-from services.common.models import ModelCard, ModelRepository
 from services.common.status import remaining_seconds, stream_errors, unary_errors
 from services.gateway.analysis import Priority
 from services.gateway.batch import Batches, Item
@@ -24,6 +23,7 @@ from services.gateway.converters import (
     options_from_proto,
 )
 from services.gateway.reception import Reception
+from services.gateway.served_models import ServedModels
 from services.gateway.sources import Sources
 
 ANSWER_MARGIN_SECONDS = 0.5
@@ -40,13 +40,13 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         reception: Reception,
         batches: Batches,
         sources: Sources,
-        repository: ModelRepository,
+        models: ServedModels,
         call_seconds: float,
     ) -> None:
         self._reception = reception
         self._batches = batches
         self._sources = sources
-        self._repository = repository
+        self._models = models
         self._call_seconds = call_seconds
 
     @stream_errors
@@ -110,13 +110,10 @@ class AnalysisServicer(analysis_pb2_grpc.AnalysisServiceServicer):
         ],
     ) -> analysis_pb2.ListModelsResponse:
         """See the contract."""
-        cards = await asyncio.to_thread(self._cards)
+        cards = await asyncio.to_thread(self._models.cards)
         return analysis_pb2.ListModelsResponse(models=[card_to_proto(card) for card in cards])
 
     def _timeout(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
         """Seconds that a call may take, so that its answer still arrives within the caller's deadline."""
         left = remaining_seconds(context, default=self._call_seconds)
         return left - min(ANSWER_MARGIN_SECONDS, MARGIN_SHARE * left)
-
-    def _cards(self) -> list[ModelCard]:
-        return [self._repository.card(name) for name in self._repository.names()]

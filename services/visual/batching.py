@@ -37,6 +37,12 @@ class ModelCalls:
         """Seconds left; never 0, so that a late call still fails with the engine's own DeadlineError."""
         return max(self._ends - time.monotonic(), MIN_TIMEOUT_SECONDS)
 
+    def through(self, engine: InferenceEngine, timeout: float) -> ModelCalls:
+        """Calls to another engine within these seconds, counted together with these."""
+        other = ModelCalls(engine, timeout=min(timeout, self.remaining()), in_flight=1)
+        other._gate = self._gate
+        return other
+
     async def over(
         self,
         model: str,

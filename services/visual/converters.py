@@ -21,11 +21,12 @@ from services.common.media import Frame
 
 @dataclass(frozen=True, slots=True)
 class VisualRequest:
-    """The pictures of one clip and the branches to score."""
+    """The pictures of one clip, the branches to score, and the hash of the clip's file, where it is known."""
 
     survey: tuple[Frame, ...]
     dense: tuple[Frame, ...]
     branches: frozenset[Branch]
+    content: str = ""
 
 
 def request_from_proto(message: visual_pb2.AnalyzeFacesRequest) -> VisualRequest:
@@ -41,7 +42,7 @@ def request_from_proto(message: visual_pb2.AnalyzeFacesRequest) -> VisualRequest
     for frames in (survey, dense):
         if any(after.time_us < before.time_us for before, after in pairwise(frames)):
             raise InvalidInputError("frames are not in time order", reason="BAD_FRAME")
-    return VisualRequest(survey, dense, branches)
+    return VisualRequest(survey, dense, branches, message.content_sha256)
 
 
 def evidence_to_proto(evidence: VisualEvidence) -> visual_pb2.AnalyzeFacesResponse:

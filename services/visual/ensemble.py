@@ -51,7 +51,7 @@ def read_ensemble(repository: ModelRepository) -> Ensemble:
     Raises:
         ModelRepositoryError: the file is unreadable, or a member is absent or not the network it was fitted on.
     """
-    path = repository.root / FILE
+    path = repository.document(FILE)
     if not path.is_file():
         return Ensemble()
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from services.common.clip_models import ClipModels, FixedModels, Models
 from services.common.errors import BonafideError
 from services.common.evidence import (
     Behaviour,
@@ -23,7 +24,7 @@ from services.common.evidence import (
 )
 from services.common.inference import InferenceEngine
 from services.common.media import Frame
-from services.common.models import ModelCard
+from services.common.models import ModelCard, ModelRepository
 from services.common.telemetry import STAGE_DURATION, Telemetry
 from services.common.tracing import branch_span, note_report
 from services.visual import behaviour, detection, landmarks, ledger, temporal
@@ -34,7 +35,7 @@ from services.visual.ensemble import Ensemble, read_ensemble
 from services.visual.judging import Judge, Judgement
 from services.visual.landmarks import FaceView, Mesh, find_meshes
 from services.visual.motion import lip_motion
-from services.visual.scoring import FRAME_MODEL, PATCH_MODEL, Choice, choose_crops, face_size
+from services.visual.scoring import FRAME_MODEL, PATCH_MODEL, Choice, FaceCrop, choose_crops, face_size
 from services.visual.settings import VisualSettings
 from services.visual.tracking import Track, Tracking, View, between, follow, thumbnail
 
@@ -62,6 +63,14 @@ class Watched:
     fault: BonafideError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the networks of one choice say of a clip, and which of them took part."""
+
+    reports: tuple[BranchReport, ...]
+    models: tuple[ModelInfo, ...]
+
+
 class VisualPipeline:
     """Analyses the pictures of one clip at a time; holds no state between clips.
 
@@ -69,15 +78,28 @@ class VisualPipeline:
         engine: where the networks run.
         settings: limits, batch sizes, and where the model cards are.
         telemetry: where stages are timed; nobody scrapes it when None.
+        models: chooses the versions of the networks; those of the root cards on ``engine`` when None.
     """
 
-    def __init__(self, engine: InferenceEngine, settings: VisualSettings, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        settings: VisualSettings,
+        telemetry: Telemetry | None = None,
+        models: Models | None = None,
+    ) -> None:
         self._telemetry = telemetry or Telemetry("visual")
-        self._engine = engine
         self._settings = settings
+        self._models = models or FixedModels(engine, settings.repository())
 
     async def analyze(
-        self, survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch], *, timeout: float
+        self,
+        survey: Sequence[Frame],
+        dense: Sequence[Frame],
+        branches: frozenset[Branch],
+        *,
+        timeout: float,
+        content: str = "",
     ) -> VisualEvidence:
         """Say what the pictures of one clip show.
 
@@ -86,70 +108,80 @@ class VisualPipeline:
             dense: frames of one window in close succession, in time order; may be empty.
             branches: which of PATCH, FRAME and TEMPORAL to score.
             timeout: seconds for everything; branches that do not make it are reported as timed out.
+            content: hash of the clip's file, where it is known.
 
         Returns:
             One report a visual branch, and what is known of each face.
         """
         if not survey and not dense:
             return _nothing(branches, ReasonCode.NO_VIDEO)
-        settings = self._settings
-        calls = ModelCalls(self._engine, timeout=timeout, in_flight=settings.calls_in_flight)
-        ensemble, cards = await asyncio.to_thread(self._deployed)
+        settings, steady = self._settings, self._models.steady()
+        calls = ModelCalls(steady.engine, timeout=timeout, in_flight=settings.calls_in_flight)
         try:
             with self._telemetry.stage("detect"):
                 tracking = await self._find_tracks(calls, survey, dense)
         except BonafideError as error:
             return VisualEvidence(ledger.complete(ledger.failure(branch, error) for branch in branches))
-        took_part = {detection.MODEL}
         if not tracking.tracks:
-            return _nothing(branches, ReasonCode.NO_FACE, self._infos(cards, took_part))
+            return _nothing(branches, ReasonCode.NO_FACE, await asyncio.to_thread(_finder, steady))
 
         pictures = [frame.pixels for frame in survey], [frame.pixels for frame in dense]
         crops = choose_crops(tracking.tracks, *pictures, Choice(settings.max_crops_per_track, settings.max_crops))
-        judge = Judge(calls, cards, ensemble, batch=settings.score_batch)
-        judgement, watched = await asyncio.gather(
-            judge.judge(crops, branches), self._observe(calls, tracking.tracks, dense)
-        )
-        reports = [*judgement.reports]
-        if Branch.TEMPORAL in branches:
-            reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, dense))
-        for report in reports:
+        watching = asyncio.ensure_future(self._observe(calls, tracking.tracks, dense))
+
+        async def judge(models: ClipModels, seconds: float) -> Judged:
+            return await self._judge(models, calls.through(models.engine, seconds), crops, branches, dense, watching)
+
+        try:
+            judged = await self._models.answer(content, judge, timeout=calls.remaining())
+            watched = await watching
+        finally:
+            watching.cancel()
+        for report in judged.reports:
             if report.milliseconds:
                 self._telemetry.observe(STAGE_DURATION, report.milliseconds / 1000, stage=report.branch)
-
-        models = {
-            Branch.PATCH: {PATCH_MODEL},
-            Branch.FRAME: set(ensemble.weights),
-            Branch.TEMPORAL: {temporal.MODEL},
-        }
-        took_part = took_part.union(*(models[one.branch] for one in reports if one.outcome is Outcome.SCORED))
-        took_part |= {landmarks.MODEL} if watched.by_track else set()
         return VisualEvidence(
-            reports=ledger.complete(reports),
+            reports=ledger.complete(judged.reports),
             tracks=tuple(
                 _face_track(track, *pictures, watched.by_track.get(track.track_id)) for track in tracking.tracks
             ),
             tracks_skipped=tracking.skipped,
             motions=tuple(seen.motion for seen in watched.by_track.values() if seen.motion is not None),
-            models=self._infos(cards, took_part),
+            models=judged.models,
         )
+
+    async def _judge(
+        self,
+        models: ClipModels,
+        calls: ModelCalls,
+        crops: Sequence[FaceCrop],
+        branches: frozenset[Branch],
+        dense: Sequence[Frame],
+        watching: asyncio.Future[Watched],
+    ) -> Judged:
+        """The reports of all branches, by the networks of one choice."""
+        ensemble, cards = await asyncio.to_thread(_deployed, models.repository)
+        judge = Judge(calls, cards, ensemble, batch=self._settings.score_batch)
+        judgement = await judge.judge(crops, branches)
+        watched = await asyncio.shield(watching)  # another choice may need it, too
+        reports = [*judgement.reports]
+        if Branch.TEMPORAL in branches:
+            reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, dense))
+        of_branch = {
+            Branch.PATCH: {PATCH_MODEL},
+            Branch.FRAME: set(ensemble.weights),
+            Branch.TEMPORAL: {temporal.MODEL},
+        }
+        names = {detection.MODEL}.union(*(of_branch[one.branch] for one in reports if one.outcome is Outcome.SCORED))
+        names |= {landmarks.MODEL} if watched.by_track else set()
+        return Judged(tuple(reports), tuple(models.info(cards[name]) for name in sorted(names) if name in cards))
 
     async def watch(self, survey: Sequence[Frame], dense: Sequence[Frame], *, timeout: float) -> Watched:
         """What each face does in the dense frames, judged by no network; training reads the same as serving."""
-        calls = ModelCalls(self._engine, timeout=timeout, in_flight=self._settings.calls_in_flight)
+        engine = self._models.steady().engine
+        calls = ModelCalls(engine, timeout=timeout, in_flight=self._settings.calls_in_flight)
         tracking = await self._find_tracks(calls, survey, dense)
         return await self._observe(calls, tracking.tracks, dense)
-
-    def _deployed(self) -> tuple[Ensemble, dict[str, ModelCard]]:
-        """The ensemble of the repository, and cards of the models in it that this service uses."""
-        repository = self._settings.repository()
-        ensemble, present = read_ensemble(repository), set(repository.names())
-        used = (*REQUIRED_MODELS, *ensemble.companions, *OPTIONAL_MODELS)
-        return ensemble, {name: repository.card(name) for name in used if name in present}
-
-    def _infos(self, cards: dict[str, ModelCard], names: Iterable[str]) -> tuple[ModelInfo, ...]:
-        used = [cards[name] for name in sorted(names) if name in cards]
-        return tuple(ModelInfo(card.name, card.version, card.sha256, self._engine.kind) for card in used)
 
     async def _find_tracks(self, calls: ModelCalls, survey: Sequence[Frame], dense: Sequence[Frame]) -> Tracking:
         """Detect faces in all survey frames and every few dense ones, and follow them."""
@@ -213,6 +245,29 @@ class VisualPipeline:
             return Watched(observations)
 
         return await asyncio.to_thread(read)
+
+
+def _finder(models: ClipModels) -> tuple[ModelInfo, ...]:
+    """The network that looked for faces, where it has a card."""
+    repository = models.repository
+    return tuple(models.info(repository.card(name)) for name in repository.names() if name == detection.MODEL)
+
+
+def _deployed(repository: ModelRepository) -> tuple[Ensemble, dict[str, ModelCard]]:
+    """The ensemble of a repository, and cards of the models in it that this service uses."""
+    ensemble, present = read_ensemble(repository), set(repository.names())
+    used = (*REQUIRED_MODELS, *ensemble.companions, *OPTIONAL_MODELS)
+    return ensemble, {name: repository.card(name) for name in used if name in present}
+
+
+def verified_models(repository: ModelRepository) -> dict[str, ModelCard]:
+    """Cards of all networks that this service runs, each file as its card says.
+
+    Raises:
+        BonafideError: one of them is absent or not to be trusted, those of the ensemble among them.
+    """
+    required = (*REQUIRED_MODELS, *read_ensemble(repository).companions)
+    return repository.verify_all(required, OPTIONAL_MODELS)
 
 
 async def _judge_sequence(

@@ -26,5 +26,7 @@ class VisualServicer(visual_pb2_grpc.VisualServiceServicer):
         """See the contract."""
         timeout = remaining_seconds(context, default=self._call_seconds, margin=ANSWER_MARGIN_SECONDS)
         clip = request_from_proto(request)
-        evidence = await self._pipeline.analyze(clip.survey, clip.dense, clip.branches, timeout=timeout)
+        evidence = await self._pipeline.analyze(
+            clip.survey, clip.dense, clip.branches, timeout=timeout, content=clip.content
+        )
         return evidence_to_proto(evidence)

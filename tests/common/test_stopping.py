@@ -37,6 +37,8 @@ class Endless(EmbeddedEngine):
         model: str,  # noqa: ARG002
         inputs: Mapping[str, Array],  # noqa: ARG002
         options: onnxruntime.RunOptions | None = None,
+        *,
+        version: str = "",  # noqa: ARG002
     ) -> dict[str, Array]:
         assert options is not None
         self.runs += 1

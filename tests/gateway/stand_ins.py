@@ -41,12 +41,20 @@ class Visual:
     seconds: float = 0.0
     tracks_skipped: int = 0
     asked: list[tuple[Sequence[Frame], Sequence[Frame], frozenset[Branch], float]] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
     cancelled: bool = False
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def analyze(
-        self, survey: Sequence[Frame], dense: Sequence[Frame], branches: frozenset[Branch], *, timeout: float
+        self,
+        survey: Sequence[Frame],
+        dense: Sequence[Frame],
+        branches: frozenset[Branch],
+        *,
+        timeout: float,
+        content: str,
     ) -> VisualEvidence:
+        self.contents.append(content)
         self.asked.append((survey, dense, branches, timeout))
         self.begun.set()
         try:
@@ -72,8 +80,12 @@ class Audio:
     error: BonafideError | None = None
     seconds: float = 0.0
     asked: list[tuple[AudioTrack, frozenset[Branch], float]] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
 
-    async def analyze(self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float) -> AudioEvidence:
+    async def analyze(
+        self, audio: AudioTrack, branches: frozenset[Branch], *, timeout: float, content: str
+    ) -> AudioEvidence:
+        self.contents.append(content)
         self.asked.append((audio, branches, timeout))
         await asyncio.sleep(self.seconds)
         if self.error is not None:

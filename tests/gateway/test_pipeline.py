@@ -18,6 +18,7 @@ from services.common.errors import (
 )
 from services.common.evidence import VISUAL_BRANCHES, Branch, BranchReport, Outcome, ReasonCode, Verdict
 from services.common.models import ModelRepository
+from services.common.rollout_plan import RolloutFile
 from services.common.telemetry import Telemetry
 from services.gateway.admission import Admission, AdmissionRules
 from services.gateway.analysis import Analysis, Event, Options, Priority, Progress, Stage
@@ -28,7 +29,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.pipeline import Allowances, Pipeline
 from services.gateway.reception import Reception, UploadLimits
 from services.gateway.sampling import SamplingPlan
-from services.gateway.served_models import ModelFingerprint
+from services.gateway.served_models import ModelFingerprint, ServedModels
 from services.gateway.upload_pace import UploadPace
 from services.gateway.waiting_room import LaneRule
 from tests import media_factory as media
@@ -51,7 +52,7 @@ RULES = AdmissionRules(
     memory_bytes=1 << 24,
     spool_bytes=1 << 24,
 )
-MODELS = ModelFingerprint(ModelRepository(Path("nowhere")), 60.0)
+MODELS = ModelFingerprint(ServedModels(ModelRepository(Path("nowhere")), RolloutFile(None)), 60.0)
 
 
 async def chunks(data: bytes, size: int = 65_536) -> AsyncIterator[bytes]:

@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 
 from services.common.models import ModelRepository
-from services.gateway.served_models import ModelFingerprint
+from services.common.rollout_plan import RolloutFile
+from services.gateway.served_models import ModelFingerprint, ServedModels
 from tests.common.test_models import make_model
+
+
+def served(root: Path) -> ServedModels:
+    return ServedModels(ModelRepository(root), RolloutFile(None))
 
 
 def change_card(card: Path) -> None:
@@ -14,7 +19,7 @@ def change_card(card: Path) -> None:
 
 async def test_it_changes_with_any_card_and_only_then(tmp_path: Path) -> None:
     make_model(tmp_path)
-    fingerprint = ModelFingerprint(ModelRepository(tmp_path), 0.0)
+    fingerprint = ModelFingerprint(served(tmp_path), 0.0)
     before = await fingerprint.current()
     assert before == await fingerprint.current()
     change_card(tmp_path / "m" / "card.json")
@@ -22,7 +27,7 @@ async def test_it_changes_with_any_card_and_only_then(tmp_path: Path) -> None:
 
 
 async def test_it_looks_at_the_disk_now_and_then_only(tmp_path: Path) -> None:
-    fingerprint = ModelFingerprint(ModelRepository(tmp_path), 1e9)
+    fingerprint = ModelFingerprint(served(tmp_path), 1e9)
     assert await fingerprint.current() == ""
     make_model(tmp_path)
     assert await fingerprint.current() == ""

@@ -56,7 +56,9 @@ class VisualServicer(visual_pb2_grpc.VisualServiceServicer):
     async def AnalyzeFaces(self, request: Any, context: Any) -> Any:  # noqa: N802
         clip = request_from_proto(request)
         timeout = remaining_seconds(context, default=1e9)
-        return evidence_to_proto(await self.answer.analyze(clip.survey, clip.dense, clip.branches, timeout=timeout))
+        return evidence_to_proto(
+            await self.answer.analyze(clip.survey, clip.dense, clip.branches, timeout=timeout, content=clip.content)
+        )
 
 
 class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
@@ -67,7 +69,11 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
     async def AnalyzeSpeech(self, request: Any, context: Any) -> Any:  # noqa: N802
         timeout = remaining_seconds(context, default=1e9)
         audio = audio_from_proto(request.audio)
-        return audio_to_proto(await self.answer.analyze(audio, branches_from_proto(request), timeout=timeout))
+        return audio_to_proto(
+            await self.answer.analyze(
+                audio, branches_from_proto(request), timeout=timeout, content=request.content_sha256
+            )
+        )
 
 
 class FusionServicer(fusion_pb2_grpc.FusionServiceServicer):

@@ -20,7 +20,7 @@ from services.common.inference import EmbeddedEngine, TritonEngine, TritonLimits
 from services.common.model_metrics import ModelMetrics
 from services.common.model_service import models_ready
 from services.common.models import ModelRepository
-from services.common.triton_care import read_config, synthetic_inputs
+from services.common.triton_care import ServedModel, read_config, synthetic_inputs
 from tests.local.conftest import kill_triton, start_triton
 from tests.local.test_triton import metric
 
@@ -69,7 +69,7 @@ async def until_it_answers(opened: TritonEngine) -> None:
     async with asyncio.timeout(60):
         while True:
             try:
-                await opened.check(["tiny"])
+                await opened.check([ServedModel("tiny")])
             except BonafideError:
                 await asyncio.sleep(0.2)
             else:
@@ -82,10 +82,10 @@ async def test_a_dead_model_is_noticed_and_brought_back(
 ) -> None:
     process, address = server
     async with engine(address) as opened:
-        await opened.check(["tiny"])
+        await opened.check([ServedModel("tiny")])
         os.kill(stub(process), number)
         with pytest.raises(BonafideError, match="model tiny") as noticed:
-            await opened.check(["tiny"])
+            await opened.check([ServedModel("tiny")])
         assert noticed.value.reason in {"MODEL_DEAD", "MODEL_HUNG"}
         await until_it_answers(opened)
         assert (await opened.infer("tiny", INPUTS, timeout=10))["scores"].shape == (1, 2, 3)
@@ -106,7 +106,7 @@ async def test_without_leave_to_heal_it_is_only_reported(server: tuple[ManagedPr
         os.kill(stub(process), signal.SIGKILL)
         for _ in range(2):
             with pytest.raises(BonafideError) as noticed:
-                await opened.check(["tiny"])
+                await opened.check([ServedModel("tiny")])
             assert noticed.value.reason == "MODEL_DEAD"
         with pytest.raises(UnavailableError) as failed:
             await opened.infer("tiny", INPUTS, timeout=10)
@@ -122,16 +122,16 @@ async def test_a_server_that_is_killed_or_hangs_is_named_and_its_return_is_notic
     process, address, _ = start_triton(installation, tiny_repository, ["tiny"], tmp_path, ports=ports)
     async with engine(address, QUICK) as opened:
         try:
-            await opened.check(["tiny"])
+            await opened.check([ServedModel("tiny")])
             os.kill(process.pid, signal.SIGSTOP)
             with pytest.raises(BonafideError) as hangs:
-                await opened.check(["tiny"])
+                await opened.check([ServedModel("tiny")])
             with pytest.raises(DeadlineError):
                 await opened.infer("tiny", INPUTS, timeout=0.5)
         finally:
             kill_triton(process, address)
         with pytest.raises(BonafideError) as gone:
-            await opened.check(["tiny"])
+            await opened.check([ServedModel("tiny")])
         with pytest.raises(UnavailableError) as unreachable:
             await opened.infer("tiny", INPUTS, timeout=10)
         reasons = {hangs.value.reason, gone.value.reason, unreachable.value.reason}

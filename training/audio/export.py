@@ -18,6 +18,7 @@ OPSET = 20
 LONGEST = 96_000
 CONFIG = """name: "spoof_classifier"
 backend: "onnxruntime"
+version_policy { all { } }
 max_batch_size: 16
 input [ { name: "samples" data_type: TYPE_FP32 dims: [ -1 ] } ]
 output [ { name: "logit" data_type: TYPE_FP32 dims: [ 1 ] } ]

@@ -141,6 +141,7 @@ def configuration(name: str, architecture: Architecture) -> str:
     return (
         f'name: "{name}"\n'
         'backend: "onnxruntime"\n'
+        "version_policy { all { } }\n"
         f"max_batch_size: {MAX_BATCH_SIZE}\n"
         f'input [ {{ name: "{input_name(architecture)}" data_type: {kind} dims: [ {dims} ] }} ]\n'
         'output [ { name: "logit" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'

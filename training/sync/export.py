@@ -63,6 +63,7 @@ def write_model(module: ServedSync, example: TalkingClip, repository: Path) -> P
 def _config(motion_width: int, voice_width: int) -> str:
     return f"""name: "{SYNC_MODEL}"
 backend: "onnxruntime"
+version_policy {{ all {{ }} }}
 max_batch_size: 8
 input [
   {{ name: "motion" data_type: TYPE_FP32 dims: [ -1, {motion_width} ] }},

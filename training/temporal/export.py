@@ -19,6 +19,7 @@ NAME = "temporal"
 OPSET = 17
 CONFIG = f"""name: "{NAME}"
 backend: "onnxruntime"
+version_policy {{ all {{ }} }}
 max_batch_size: 16
 input [
   {{ name: "texture" data_type: TYPE_FP32 dims: [ -1, {WIDTH} ] }},
