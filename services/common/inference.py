@@ -122,6 +122,11 @@ class TritonLimits:
     shared_from_bytes: int = 1 << 19
 
 
+def counted_as(model: str, version: str, *, patient: bool) -> str:
+    """The name under which a call is measured: what a trial asks for, without patience, is not the service's doing."""
+    return model if patient else f"{model}/{version}"
+
+
 class TritonEngine:
     """Unary gRPC to a Triton server: bounded calls a model, a deadline on each, patience with what passes.
 
@@ -165,17 +170,21 @@ class TritonEngine:
         ends = time.monotonic() + timeout
         patience = self._limits.patience_seconds if patient else 0.0
 
-        def attempt(tensors: list[Any]) -> Awaitable[dict[str, Array]]:
-            return self._attempt(served, tensors, ends, patience)
+        counted = counted_as(model, version, patient=patient)
 
-        with self._metrics.call(model):
+        def attempt(tensors: list[Any]) -> Awaitable[dict[str, Array]]:
+            return self._attempt(served, tensors, ends, patience, counted)
+
+        with self._metrics.call(counted):
             try:
                 async with asyncio.timeout(timeout), gate:
                     return await self._passing.run(inputs, attempt)
             except TimeoutError as error:
                 raise DeadlineError(f"model {model} did not answer in time") from error
 
-    async def _attempt(self, served: ServedModel, tensors: list[Any], ends: float, patience: float) -> dict[str, Array]:
+    async def _attempt(
+        self, served: ServedModel, tensors: list[Any], ends: float, patience: float, counted: str
+    ) -> dict[str, Array]:
         patient_until = min(ends, time.monotonic() + patience)
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -190,7 +199,7 @@ class TritonEngine:
                 )
             except InferenceServerException as raised:
                 failure = failure_of(served.name, raised)
-                self._metrics.rejected(served.name, failure.error.reason)
+                self._metrics.rejected(counted, failure.error.reason)
                 if failure.dead and patience:
                     self._care.heal(served, failure.error.reason)
                 if not failure.passing or time.monotonic() + pause >= patient_until:
@@ -259,11 +268,11 @@ class EmbeddedEngine:
         *,
         timeout: float,
         version: str = "",
-        patient: bool = True,  # noqa: ARG002 - nothing passes here
+        patient: bool = True,
     ) -> dict[str, Array]:
         """See InferenceEngine. A run that nobody waits for any more ends at its next operator."""
         options = onnxruntime.RunOptions()
-        with self._metrics.call(model):
+        with self._metrics.call(counted_as(model, version, patient=patient)):
             try:
                 async with asyncio.timeout(timeout):
                     return await asyncio.to_thread(self.run, model, inputs, options, version=version)

@@ -110,7 +110,10 @@ ANSWERS_COMPUTED = Counter("bonafide_answers_computed_total", "Answers that were
 BREAKER_OPEN = Gauge("bonafide_breaker_open", "1 unless calls to a service go through freely.", ("peer",), GATEWAY)
 
 MODEL_CALLS = Counter(
-    "bonafide_model_calls_total", "Calls to a model, retries counted as one.", ("model", "code"), MODEL_SERVICES
+    "bonafide_model_calls_total",
+    "Calls to a model, retries counted as one; those of a trial under NAME/VERSION.",
+    ("model", "code"),
+    MODEL_SERVICES,
 )
 MODEL_CALL_DURATION = Histogram(
     "bonafide_model_call_duration_seconds",

@@ -92,6 +92,17 @@ async def test_calls_are_counted_by_how_they_end() -> None:
     assert read(telemetry, MODEL_CALL_DURATION, "_count", model="m") == 3
 
 
+async def test_what_a_trial_asks_for_counts_apart() -> None:
+    async with engine_of(Scripted([QUEUE_FULL])) as (engine, telemetry):
+        with pytest.raises(BonafideError):
+            await engine.infer("m", INPUTS, timeout=10, version="2", patient=False)
+        await engine.infer("m", INPUTS, timeout=10, version="1")
+    assert read(telemetry, MODEL_REJECTIONS, model="m/2", reason="MODEL_QUEUE_FULL") == 1
+    assert read(telemetry, MODEL_CALLS, model="m/2", code="RESOURCE_EXHAUSTED") == 1
+    assert read(telemetry, MODEL_CALLS, model="m", code="OK") == 1
+    assert read(telemetry, MODEL_REJECTIONS, model="m", reason="MODEL_QUEUE_FULL") is None
+
+
 async def test_an_embedded_engine_counts_the_same(tmp_path: Path) -> None:
     telemetry = Telemetry("audio")
     engine = EmbeddedEngine(ModelRepository(tmp_path), metrics=ModelMetrics(telemetry))
