@@ -22,7 +22,9 @@ from services.common.settings import ServiceSettings
 from services.common.trace_outcomes import OutcomeRules, OutcomeSampling
 
 EXPORT_SECONDS = 3.0
-"""Longest time for one export, tries included, and for the flush at the end."""
+"""Longest time for one export, tries included."""
+FLUSH_SECONDS = 2.0
+"""Longest time to send what waits at the end, less than a second signal leaves to a process that stops."""
 _QUEUE_SPANS, _BATCH_SPANS, _BATCH_MILLISECONDS = 8192, 512, 1000
 _LONGEST_ATTRIBUTE = 256
 
@@ -86,9 +88,9 @@ class Tracing:
         return self._sampling.kept(span.get_span_context().trace_id)
 
     async def close(self) -> None:
-        """Send what is waiting, for EXPORT_SECONDS at most."""
+        """Send what is waiting, for FLUSH_SECONDS at most."""
         ending = asyncio.ensure_future(asyncio.to_thread(self._provider.shutdown))
-        await asyncio.wait((ending,), timeout=EXPORT_SECONDS)
+        await asyncio.wait((ending,), timeout=FLUSH_SECONDS)
         if not ending.done():
             await asyncio.to_thread(self._exporter.shutdown, 0)  # ends the tries of an export that is under way
             await ending

@@ -17,10 +17,10 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanContext, StatusCode, get_current_span
 
-MOST_SPANS_OF_A_TRACE = 1_000
 MOST_SPANS = 20_000
-"""Held back at one time in all; later ones of undecided traces are lost. One takes about 1.5 KB."""
+"""Held back at one time in all; later ones of undecided traces are lost."""
 MOST_TRACES = 4_000
+"""Undecided at one time; the oldest makes room."""
 _RATIO_BITS = 64
 
 
@@ -57,9 +57,11 @@ class OutcomeSampling(SpanProcessor):
     Args:
         rules: what is kept.
         sink: where spans go that are kept.
+        most_spans: how many are held back at one time; one trace may have a tenth.
     """
 
-    def __init__(self, rules: OutcomeRules, sink: SpanProcessor) -> None:
+    def __init__(self, rules: OutcomeRules, sink: SpanProcessor, most_spans: int = MOST_SPANS) -> None:
+        self._most_spans = most_spans
         self._rules = rules
         self._sink = sink
         self._parts: OrderedDict[int, _Part] = OrderedDict()
@@ -113,7 +115,7 @@ class OutcomeSampling(SpanProcessor):
                 self._sink.on_end(span)
             elif not part.open:
                 self._held -= len(part.spans)
-            elif self._held < MOST_SPANS and len(part.spans) < MOST_SPANS_OF_A_TRACE:
+            elif self._held < self._most_spans and len(part.spans) < self._most_spans / 10:
                 part.spans.append(span)
                 self._held += 1
 

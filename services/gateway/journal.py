@@ -14,7 +14,7 @@ from services.common.evidence import BranchReport
 from services.common.logs import FIELDS
 from services.common.subject import Subject, set_subject
 from services.common.tracing import current_span
-from services.gateway.analysis import Analysis, Event, Options, Progress
+from services.gateway.analysis import Analysis, Event, Options, Progress, Stage
 
 _OK, _CANCELLED = "OK", "CANCELLED"
 _log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class Entry:
         self._began = time.monotonic()
         self._span = current_span()
         self._priority = options.priority.value
+        self._stage: Stage | None = None
         self._verdict = ""
         self._cached = False
         self._request_id = options.request_id
@@ -41,7 +42,9 @@ class Entry:
     def note(self, event: Event) -> None:
         """Something that the caller is told."""
         if isinstance(event, Progress):
-            self._span.add_event(f"stage {event.stage}", {"bonafide.percent": event.percent})
+            if event.stage is not self._stage:
+                self._span.add_event(f"stage {event.stage}")
+            self._stage = event.stage
         elif isinstance(event, BranchReport):
             reason = event.reason.value if event.reason is not None else ""
             self._span.add_event(
