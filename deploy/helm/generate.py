@@ -8,12 +8,14 @@ from pathlib import Path
 from deploy import topology
 from deploy.helm import readme, values_schema
 from deploy.helm.documented_values import CHART
+from deploy.observe.files import installed
 
 
 def files() -> dict[Path, str]:
     """What each generated file should hold."""
     return {
         CHART / "files" / "topology.json": json.dumps(topology.as_json(), indent=2) + "\n",
+        **{CHART / "files" / "observe" / name: text for name, text in installed().items()},
         CHART / "values.schema.json": values_schema.render(),
         CHART / "README.md": readme.render(),
     }

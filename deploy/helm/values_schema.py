@@ -11,6 +11,7 @@ from typing import Any
 
 from deploy.helm.documented_values import VALUES, Value, documented_values
 from deploy.topology import COMPONENTS, Component
+from services.common.settings import LogFormat
 
 Schema = dict[str, Any]
 DEFAULTS = ("triton", "defaults")
@@ -30,6 +31,7 @@ CHART_SETS = frozenset(
         *("engine", "triton_address", "triton_authorities", "triton_certificate", "triton_key"),
         "triton_shared_regions",
         *("tls_certificate", "tls_key", "tls_authorities", "allowed_peers"),
+        *("otlp_endpoint", "otlp_authorities", "trace_sample_ratio", "trace_slow_seconds", "log_format"),
         *("peer_authorities", "peer_certificate", "peer_key", "api_keys", "spool_directory"),
     }
 )
@@ -70,6 +72,7 @@ _BY_KEY: dict[str, Schema] = {
     "engine": {"enum": ["nvidia", "cpu"]},
     "gatewayEgress": _OBJECTS,
     "labels": _STRINGS,
+    "logFormat": {"enum": [form.value for form in LogFormat]},
     "maxSurge": _PODS,
     "maxUnavailable": _PODS,
     "kind": {"enum": ["Issuer", "ClusterIssuer"]},

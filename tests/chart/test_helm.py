@@ -48,6 +48,9 @@ def test_templates_do_not_depend_on_the_version_of_kubernetes() -> None:
         "triton.profiles.all.autoscaling.by=inFlight",
         "image.digests.gateway=latest",
         "mode=batch",
+        "tracing.endpoint=collector",
+        "tracing.sampleRatio=2",
+        "logFormat=xml",
     ],
 )
 def test_values_that_mean_nothing_are_refused(helm: Path, setting: str) -> None:
@@ -64,6 +67,7 @@ KEDA = "keda.prometheus=http://p:9090"
         (["image.registry="], "image.registry"),
         (["audio.tritonProfile=sound"], "there is no triton.profiles.sound"),
         (["models.source=claim"], "models.claim"),
+        (["tls.mode=certManager", "tls.issuer.name=a", "tracing.endpoint=http://c.m:4317"], "give https://"),
         (["triton.profiles.all.autoscaling.enabled=true"], "which nobody may scrape"),
         (["gateway.autoscaling.by=inFlight"], "which nobody may scrape"),
         (["monitoring.enabled=true", "triton.profiles.all.autoscaling.enabled=true"], "keda.prometheus"),

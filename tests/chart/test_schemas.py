@@ -19,6 +19,7 @@ CUSTOM = {
     ("cert-manager.io/v1", "ClusterIssuer"): cert_manager.ClusterIssuer,
     ("keda.sh/v1alpha1", "ScaledObject"): keda.ScaledObject,
     ("monitoring.coreos.com/v1", "PodMonitor"): prometheus.PodMonitor,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): prometheus.PrometheusRule,
 }
 
 

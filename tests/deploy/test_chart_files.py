@@ -10,12 +10,17 @@ import yaml
 from deploy.helm import generate
 from deploy.helm.documented_values import CHART, VALUES, UndocumentedValueError, documented_values
 from deploy.helm.values_schema import CHART_SETS, SECRETS, settings_schema
+from deploy.observe.files import installed
 from deploy.topology import COMPONENTS
 
 
 @pytest.mark.parametrize("file", generate.files(), ids=lambda file: file.name)
 def test_generated_files_are_current(file) -> None:
     assert file.read_text() == generate.files()[file], "run: python -m deploy.helm.generate"
+
+
+def test_nothing_of_deploy_observe_is_left_over() -> None:
+    assert {file.name for file in (CHART / "files" / "observe").iterdir()} == installed().keys()
 
 
 def test_every_value_is_documented_and_none_is_lost() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from deploy.helm.documented_values import CHART
 from deploy.helm.render import CASES, golden
+from deploy.local.triton import TritonInstallation, TritonPlan
 from deploy.topology import COMPONENTS, METRICS_PORT, TRITON_METRICS_PORT
 from services.common.telemetry import DECLARED
 from tests.deploy import rendered
@@ -95,6 +98,36 @@ def test_scrapers_reach_the_metrics_and_nothing_else(objects: list[Object], pods
 
 def test_some_case_monitors_and_some_does_not() -> None:
     assert 0 < len(MONITORED) < len(CASES)
+
+
+def test_spans_go_where_the_operator_says_and_the_network_lets_them(
+    objects: list[Object], pods: dict[str, Object]
+) -> None:
+    wanted = set()
+    for component in pods.keys() - {"test"}:
+        container = pods[component]["spec"]["containers"][0]
+        if component in PREFIXES:
+            url = rendered.environment(pods[component]).get(f"{PREFIXES[component]}OTLP_ENDPOINT", "")
+        else:
+            flag = "--trace-config=opentelemetry,url="
+            url = next((each.removeprefix(flag) for each in container["args"] if each.startswith(flag)), "")
+        wanted |= {(component, urlsplit(url).port)} if url else set()
+    assert allowed(objects, "egress", "to") == wanted
+
+
+def test_some_case_sends_spans_of_services_and_of_triton() -> None:
+    senders = {name for name, _ in allowed(golden("pools"), "egress", "to")}
+    assert senders == rendered.pods(golden("pools")).keys() - {"test"}
+    assert {name for name, _ in allowed(golden("mtls"), "egress", "to")} == PREFIXES.keys()
+
+
+def test_triton_traces_as_the_local_one_does() -> None:
+    nowhere = TritonInstallation(Path("python"), Path("packages"), Path("lib"), "3.11")
+    url = "http://otel-collector.monitoring:4318/v1/traces"
+    local = TritonPlan(nowhere, Path("/models"), [], Path("b"), 1, 2, "bonafide-", otlp_url=url).command()
+    in_chart = rendered.pods(golden("pools"))["triton-vision"]["spec"]["containers"][0]["args"]
+    flags = [[each for each in command if each.startswith("--trace-config=")] for command in (local, in_chart)]
+    assert flags[0] == flags[1] != []
 
 
 def test_what_scales_a_component_is_exported_by_it(objects: list[Object]) -> None:

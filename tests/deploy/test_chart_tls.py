@@ -57,7 +57,7 @@ def test_every_file_that_is_named_lies_in_a_secret_that_is_mounted(objects: list
     for pod in rendered.pods(objects).values():
         container = pod["spec"]["containers"][0]
         words = [each["value"] for each in container.get("env", [])] + container.get("args", [])
-        files = {word.rpartition("=")[2] for word in words if word.rpartition("=")[2].startswith("/tls")}
+        files = {word.rpartition("=")[2] for word in words if word.rpartition("=")[2].startswith(("/tls", "/receiver"))}
         secrets = {volume["name"] for volume in pod["spec"]["volumes"] if "secret" in volume}
         places = {
             mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in secrets and mount["readOnly"]

@@ -14,7 +14,7 @@ from deploy.local.triton import TritonInstallation, TritonPlan
 from deploy.topology import COMPONENTS, TRITON, Component
 from tests.deploy import rendered
 
-CHART_ONLY = {"DRAIN_SECONDS", "DRAIN_NOTICE_SECONDS", "HEALTH_LISTEN"}
+CHART_ONLY = {"DRAIN_SECONDS", "DRAIN_NOTICE_SECONDS", "HEALTH_LISTEN", "LOG_FORMAT"}
 
 
 @pytest.fixture

@@ -48,6 +48,8 @@ that the chart decides, and the operator's. Takes a dict: root, name, component,
 {{- else -}}
 {{- $_ := set $settings "ALLOW_PLAINTEXT" "true" -}}
 {{- end -}}
+{{- $_ := set $settings "LOG_FORMAT" $root.Values.logFormat -}}
+{{- $settings = merge $settings (include "bonafide.tracingSettings" $root | fromYaml) -}}
 {{- if eq .name "gateway" -}}
 {{- $_ := set $settings "SPOOL_DIRECTORY" "/spool" -}}
 {{- if $values.access.apiKeysSecret -}}
