@@ -25,6 +25,7 @@ from services.common.settings import EngineChoice
 HERE = Path(__file__).parent
 MODELS = PurePosixPath("/models")
 SPOOL = "/spool"
+ROLLOUT = "/rollout"
 GPU_IMAGE = "nvcr.io/nvidia/tritonserver:25.08-py3"
 _HEAD = "# Written by `python -m deploy.compose.render`; edit that, or deploy/topology.py.\n"
 _RESET = "!reset null"  # an overlay takes a key away by this tag, which needs Compose 2.24
@@ -62,8 +63,9 @@ def _service(component: Component) -> dict[str, Any]:
             **wiring(component, _address, listen, MODELS, EngineChoice.TRITON, allow_plaintext=True),
             **_chart_settings(component),
             f"{component.prefix}METRICS_LISTEN": f"0.0.0.0:{METRICS_PORT}",
+            f"{component.prefix}ROLLOUT_FILE": f"{ROLLOUT}/rollout.json",
         },
-        "volumes": [f"../../model_repository:{MODELS}:ro"],
+        "volumes": [f"../../model_repository:{MODELS}:ro", f"./rollout:{ROLLOUT}:ro"],
         "networks": ["inside", "outside"] if gateway else ["inside"],
         **ports,
         "stop_grace_period": "30s",

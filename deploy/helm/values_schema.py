@@ -9,8 +9,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from deploy.helm.documented_values import VALUES, Value, documented_values
 from deploy.topology import COMPONENTS, Component
+from services.common.rollout_plan import RolloutPlan
 from services.common.settings import LogFormat
 
 Schema = dict[str, Any]
@@ -29,7 +32,7 @@ CHART_SETS = frozenset(
             "drain_seconds",
         ),
         *("engine", "triton_address", "triton_authorities", "triton_certificate", "triton_key"),
-        "triton_shared_regions",
+        *("triton_shared_regions", "rollout_file"),
         *("tls_certificate", "tls_key", "tls_authorities", "allowed_peers"),
         *("otlp_endpoint", "otlp_authorities", "trace_sample_ratio", "trace_slow_seconds", "log_format"),
         *("peer_authorities", "peer_certificate", "peer_key", "api_keys", "spool_directory"),
@@ -156,6 +159,8 @@ def _tree(values: Iterable[Value]) -> Schema:
 
 def _leaf(value: Value) -> Schema:
     key, default = value.path[-1], value.default
+    if value.name == "models.rollout":
+        return plan_schema()
     if key == "settings":
         return settings_schema(next(each for each in COMPONENTS if each.name == value.path[0]))
     if key in _BY_PLACE:
@@ -180,6 +185,13 @@ def settings_schema(component: Component) -> Schema:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
+def plan_schema() -> Schema:
+    """The rollout file, as the services read it."""
+    whole = TypeAdapter(RolloutPlan).json_schema()
+    resolved: Schema = _resolved({key: value for key, value in whole.items() if key != "$defs"}, whole["$defs"])
+    return resolved
+
+
 def _resolved(node: Any, definitions: Schema) -> Any:  # noqa: ANN401 - a JSON tree
     """A schema without references, titles and defaults."""
     if isinstance(node, Sequence) and not isinstance(node, str):
@@ -189,5 +201,9 @@ def _resolved(node: Any, definitions: Schema) -> Any:  # noqa: ANN401 - a JSON t
     if "$ref" in node:
         node = {**definitions[node["$ref"].rpartition("/")[2]], **{k: v for k, v in node.items() if k != "$ref"}}
     return {
-        key: _resolved(value, definitions) for key, value in node.items() if key not in {"title", "default", "format"}
+        key: {name: _resolved(each, definitions) for name, each in value.items()}
+        if key in {"properties", "patternProperties"}
+        else _resolved(value, definitions)
+        for key, value in node.items()
+        if key not in {"title", "default", "format"}
     }

@@ -48,6 +48,7 @@ def test_templates_do_not_depend_on_the_version_of_kubernetes() -> None:
         "triton.profiles.all.autoscaling.by=inFlight",
         "image.digests.gateway=latest",
         "mode=batch",
+        "models.rollout.models.frame_classifier.candidate.mode=loud",
         "tracing.endpoint=collector",
         "tracing.sampleRatio=2",
         "logFormat=xml",
@@ -80,6 +81,14 @@ KEDA = "keda.prometheus=http://p:9090"
 def test_values_that_cannot_work_say_what_is_missing(helm: Path, settings: list[str], said: str) -> None:
     with pytest.raises(RenderError, match=said):
         template(helm, values_file("default"), *settings)
+
+
+def test_what_is_on_trial_restarts_nothing(helm: Path) -> None:
+    candidate = "models.rollout.models.frame_classifier.candidate"
+    before = template(helm, values_file("claim"))
+    after = template(helm, values_file("claim"), f"{candidate}.mode=shadow", f"{candidate}.share=1")
+    changed = [each["metadata"]["name"] for each, other in zip(before, after, strict=True) if each != other]
+    assert changed == [f"{RELEASE}-rollout"]
 
 
 NOTES_AS_OBJECT = """apiVersion: v1

@@ -20,6 +20,11 @@ TEXT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 COMMANDS = commands(TEXT)
 OF_HELM = [words[1:] for words in COMMANDS if words[0] == "helm"]
 INSTALLING = [words for words in OF_HELM if words[0] in {"install", "upgrade"}]
+PLAN = (
+    '{"format": 1, "models": {"frame_classifier": {"stable": "1",'
+    ' "candidate": {"version": "2", "mode": "canary", "share": 0.05, "budgets": {"minimum": 20, "seconds": 10.0}}}}}'
+)
+"""What `bonafide models canary` writes into plan.json."""
 OF_KUBECTL = [words[1:] for words in COMMANDS if words[0] == "kubectl"]
 
 
@@ -52,6 +57,6 @@ def test_what_is_installed_renders(helm: Path, words: list[str], tmp_path: Path)
         if flag == "--values":
             own = tmp_path / given
             rendering += [flag, str(own if own.exists() else ROOT / given)]
-        elif flag in {"--set", "--set-string", "--set-json"}:
-            rendering += [flag, given]
+        elif flag in {"--set", "--set-json"}:
+            rendering += [flag, given.replace("$(cat plan.json)", PLAN)]
     assert [each for each in yaml.safe_load_all(run_helm(helm, rendering)) if each]

@@ -8,10 +8,11 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from bonafide import cli, keys
+from bonafide import cli, keys, models_rollout
 from deploy.helm.documented_values import CHART
 from deploy.helm.render import golden
 from deploy.topology import ROOT
+from services.common.telemetry import DECLARED
 from tests.deploy.commands import commands, values_files
 
 PAGE = ROOT / "docs" / "operations.md"
@@ -19,7 +20,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = commands(TEXT)
 SHELL = {"base64", "cat", "cp", "curl", "cd", "docker", "export", "grep", "jq", "kill", "promtool", "sleep", "tail"}
 TOOLS = {"bonafide", "helm", "kubectl", "make"}
-MADE_HERE = {"ca.pem", "clip.mp4", "keys.jsonl"}
+MADE_HERE = {"ca.pem", "clip.mp4", "keys.jsonl", "plan.json"}
 """Files that the page makes, or that are the reader's own."""
 
 
@@ -56,6 +57,8 @@ def test_make_has_the_target_and_its_variables(words: list[str]) -> None:
 def test_bonafide_takes_the_options(words: list[str]) -> None:
     if words[1] == "keys":
         keys._parser().parse_args(words[2:])
+    elif words[1] == "models" and words[2:3] and words[2] in models_rollout.STEPS:
+        models_rollout._parser().parse_args(words[2:])
     else:
         cli._parser().parse_args(words[1:])
 
@@ -92,6 +95,12 @@ def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         if "://" not in target:
             assert (PAGE.parent / target).exists(), target
+
+
+def test_metrics_that_are_named_are_exported() -> None:
+    exported = {each.name for each in DECLARED}
+    for name in re.findall(r"\bbonafide_[a-z_]+", TEXT):
+        assert re.sub(r"_(bucket|count|sum)$", "", name) in exported, name
 
 
 def test_values_files_are_documented_values() -> None:

@@ -12,6 +12,7 @@ that the chart decides, and the operator's. Takes a dict: root, name, component,
   "HEALTH_LISTEN" (printf "0.0.0.0:%v" $topology.health)
   "METRICS_LISTEN" (printf "0.0.0.0:%v" $topology.metrics)
   "MODEL_REPOSITORY" "/models"
+  "ROLLOUT_FILE" "/rollout/rollout.json"
   "DRAIN_NOTICE_SECONDS" (toString $root.Values.drainNoticeSeconds)
   "DRAIN_SECONDS" (toString $values.drainSeconds) -}}
 {{- range $setting, $peer := .component.peers -}}
