@@ -13,6 +13,7 @@ import yaml
 from deploy.helm.documented_values import CHART
 from deploy.helm.render import CASES, golden
 from deploy.local.triton import TritonInstallation, TritonPlan
+from deploy.observe.files import COMPONENT_LABEL
 from deploy.topology import COMPONENTS, METRICS_PORT, TRITON_METRICS_PORT
 from services.common.telemetry import DECLARED
 from tests.deploy import rendered
@@ -86,7 +87,7 @@ def test_a_monitor_finds_every_pod_that_exports_metrics(objects: list[Object], p
         assert found == pods.keys() - {"test"}
         assert all(monitor["spec"]["jobLabel"] in pods[name]["metadata"]["labels"] for name in found)
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
-            assert {each["targetLabel"] for each in endpoint["relabelings"]} == {"component"}
+            assert {each["targetLabel"] for each in endpoint["relabelings"]} == {COMPONENT_LABEL}
             assert all(endpoint["port"] in rendered.ports(pods[name]) for name in found)
             assert endpoint["path"] == "/metrics"
 

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.compose.render import HERE
 from deploy.helm.render import CASES, RELEASE, Object, golden
-from deploy.topology import COMPONENTS
+from deploy.topology import COMPONENTS, ROOT
 from services.common.rollout_plan import RolloutPlan, parse_plan
 from tests.deploy import rendered
 
@@ -43,6 +43,17 @@ def test_a_trial_arrives_as_it_was_given() -> None:
     candidate = plan.candidates["frame_classifier"]
     assert (candidate.version, candidate.mode, candidate.share) == ("2", "canary", 0.05)
     assert candidate.budgets.minimum == 1000
+
+
+def test_triton_is_told_models_and_serves_every_version_of_them(objects: list[Object]) -> None:
+    for component, pod in rendered.pods(objects).items():
+        if component.startswith("triton-"):
+            arguments = pod["spec"]["containers"][0]["args"]
+            models = {each.partition("=")[2] for each in arguments if each.startswith("--load-model=")}
+            assert "--model-control-mode=explicit" in arguments
+            for model in models:
+                config = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
+                assert "version_policy { all { } }" in config, model
 
 
 def test_compose_begins_with_nothing_on_trial() -> None:
