@@ -152,7 +152,7 @@ def outgoing() -> dict[str, str]:
     if place is None:
         return {}
     here = place.span.get_span_context()
-    flags = TraceFlags(TraceFlags.SAMPLED if _sampled(place) else TraceFlags.DEFAULT)
+    flags = TraceFlags(here.trace_flags & ~TraceFlags.SAMPLED | (TraceFlags.SAMPLED if _sampled(place) else 0))
     told = SpanContext(here.trace_id, here.span_id, is_remote=False, trace_flags=flags, trace_state=here.trace_state)
     headers: dict[str, str] = {}
     _WIRE.inject(headers, set_span_in_context(NonRecordingSpan(told), Context()))
