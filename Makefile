@@ -80,6 +80,9 @@ demo: setup models ## analyse a clip of our own making, or CLIP=path/to/clip.mp4
 up: setup models ## keep the whole stack running until Ctrl-C
 	@$(SERVING)/bin/bonafide up
 
+observe: setup models ## the stack with a real Prometheus and a receiver of spans, clips, what is seen; COUNT, SECONDS, KEEP=1
+	@$(PY) -m deploy.observe $(call option,count,$(COUNT)) $(call option,seconds,$(SECONDS)) $(if $(KEEP),--keep)
+
 # --- checking ---------------------------------------------------------------------------------------
 
 AT_ONCE := --numprocesses 2 --dist loadgroup
@@ -150,8 +153,10 @@ capacity: setup-training ## simulate 10 to 100,000 clips a minute; writes docs/c
 
 # --- deploying --------------------------------------------------------------------------------------
 
-dashboards: setup-dev ## rewrite rules, dashboards and docs/observability.md from deploy/observe
+dashboards: setup-dev ## rewrite rules, dashboards and docs/observability.md from deploy/observe, and the chart's copies
 	@$(PY) -m deploy.observe.generate
+	@$(PY) -m deploy.helm.generate
+	@$(PY) -m deploy.helm.goldens
 
 chart: setup-dev ## rewrite what follows from settings, values and templates: schema, README, compose, goldens
 	@$(PY) -m deploy.images.roles

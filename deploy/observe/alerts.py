@@ -148,7 +148,7 @@ BRANCHES = (
     ),
     Alert(
         "BonafideModelFailing",
-        'sum by (namespace, model) (rate(bonafide_model_calls_total{code!="OK"}[10m]))'
+        'sum by (namespace, model) (rate(bonafide_model_calls_total{code!~"OK|CANCELLED"}[10m]))'
         " / sum by (namespace, model) (rate(bonafide_model_calls_total[10m])) > 0.05",
         "5m",
         "ticket",
@@ -189,12 +189,14 @@ BRANCHES = (
 MODELS = (
     Alert(
         "BonafideModelVersionSkew",
-        "(count by (namespace, model) (count by (namespace, model, sha256) (bonafide_model_info)) > 1)"
-        " unless on (namespace, model) max by (namespace, model) (bonafide_rollout_share)",
+        "count by (namespace, component, model, sha256) (bonafide_model_info)"
+        " < on (namespace, component, model) group_left ()"
+        " count by (namespace, component, model)"
+        " (count by (namespace, component, model, instance) (bonafide_model_info))",
         "30m",
         "ticket",
-        "Replicas serve different versions of {{ $labels.model }}",
-        "{{ $value }} versions at once without a roll-out: the same clip may get different verdicts.",
+        "Replicas of {{ $labels.component }} serve different versions of {{ $labels.model }}",
+        "Only {{ $value }} of them serve {{ $labels.sha256 }}: the same clip may get different verdicts.",
     ),
     Alert(
         "BonafideRollback",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 WINDOW = "$window"
-ANALYSES = 'method=~"(.*/)?(Analyze|AnalyzeUri|BatchAnalyze)"'
+ANALYSES = 'method=~"Analyze|AnalyzeUri|BatchAnalyze"'
 OUR_FAULT = 'code=~"UNAVAILABLE|INTERNAL|UNKNOWN|DATA_LOSS|DEADLINE_EXCEEDED"'
 """Codes that say the service failed a caller. RESOURCE_EXHAUSTED is counted by reason, for quotas are not our fault."""
 

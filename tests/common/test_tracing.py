@@ -14,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
+from deploy.observe.receiver import OtlpReceiver, edges
 from services.common.channels import open_channel
 from services.common.hops import CONTENT_KEY, REQUEST_KEY
 from services.common.status import from_rpc_error, unary_errors
@@ -21,7 +22,6 @@ from services.common.subject import Subject, current_subject, set_subject
 from services.common.trace_outcomes import OutcomeRules, OutcomeSampling
 from services.common.tracing import current_ids, enter_trace, exemplar, outgoing, span
 from tests.common.serving import Fusion, free_address, serving
-from tests.system.otlp_receiver import OtlpReceiver, edges
 
 METHOD = "bonafide.v1.FusionService/Fuse"
 TRACE_ID = 0xABCDEF

@@ -10,13 +10,13 @@ import grpc
 import pytest
 
 from bonafide.v1 import analysis_pb2_grpc
+from deploy.observe.receiver import OtlpReceiver
 from services.common.evidence import Verdict
 from services.gateway.api_keys import new_key
 from services.gateway.quotas import Quota
 from tests.common.captured_logs import captured_log
 from tests.common.test_models import make_model
 from tests.gateway.test_service import CLIP, Stack, upload
-from tests.system.otlp_receiver import OtlpReceiver
 
 FILE_NAME = 'holiday.mp4\n{"level": "ERROR", "message": "forged"}'
 JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"

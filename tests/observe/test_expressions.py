@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from functools import cache
 
+import grpc
 import pytest
 
+from bonafide.v1 import analysis_pb2
+from deploy.observe.objectives import OBJECTIVES
+from deploy.topology import COMPONENTS, ROOT
+from services.common.evidence import Branch, Outcome, Verdict
 from services.common.telemetry import DECLARED, Histogram
+from services.gateway.analysis import Priority
 from tests.observe.expressions import (
     everything_asked,
     filled,
@@ -25,6 +31,19 @@ OF_CLIENT_LIBRARY = {
     "process_open_fds": set(),
     "process_max_fds": set(),
     "python_gc_collections_total": {"generation"},
+}
+VALUES = {
+    "outcome": {each.value for each in Outcome},
+    "branch": {each.value for each in Branch},
+    "verdict": {each.value for each in Verdict},
+    "priority": {each.value for each in Priority},
+    "code": {each.name for each in grpc.StatusCode},
+    "method": {
+        method.name for service in analysis_pb2.DESCRIPTOR.services_by_name.values() for method in service.methods
+    },
+    "reason": set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "errors.md").read_text(), flags=re.MULTILINE)),
+    "component": {*(each.name for each in COMPONENTS), "triton.*"},
+    "slo": {each.name for each in OBJECTIVES},
 }
 OF_PROMETHEUS = {"up": set()}
 OF_TRITON = re.compile(r"nv_(inference|gpu)_\w+")
@@ -61,6 +80,20 @@ def test_every_expression_asks_for_declared_metrics_and_labels(expression: str) 
         assert {name for name, _ in selector.matchers} <= mine, selector
         allowed |= mine
     assert grouping_labels(expression) <= allowed
+
+
+@pytest.mark.parametrize("label", VALUES)
+def test_every_value_that_is_compared_with_exists(label: str) -> None:
+    asked = {
+        value
+        for _, expression in ASKED
+        for selector in selectors(expression)
+        for name, pattern in selector.matchers
+        for value in pattern.split("|")
+        if name == label
+    }
+    assert asked
+    assert asked <= VALUES[label]
 
 
 def test_every_bound_that_is_asked_for_is_a_bound_of_the_histogram() -> None:

@@ -93,7 +93,7 @@ def _scores() -> list[Panel]:
 
 
 def _models() -> list[Panel]:
-    failed = rate("bonafide_model_calls_total", "model", f'code!="OK",{HERE}')
+    failed = rate("bonafide_model_calls_total", "model", f'code!~"OK|CANCELLED",{HERE}')
     return [
         listing(
             "What is served",

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +16,9 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
+
+from deploy.local.stack import StackOptions
+from deploy.topology import COMPONENTS
 
 _IDS = ("traceId", "spanId", "parentSpanId")
 
@@ -40,6 +43,7 @@ class Span:
 
     @property
     def seconds(self) -> float:
+        """How long it took."""
         return (self.end - self.start) / 1e9
 
 
@@ -56,7 +60,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self.refused = 0
         self._news = threading.Condition()
         self._grpc = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._grpc)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._grpc)  # type: ignore[no-untyped-call]
         self._port = self._grpc.add_insecure_port("127.0.0.1:0")
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._take_json))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
@@ -96,7 +100,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         """The spans of one trace, by when they began."""
         return sorted((span for span in self.spans if span.trace_id == trace_id), key=lambda span: span.start)
 
-    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the contract's name; untyped stubs
+        """See OTLP: keep what has come in."""
         if self.refusing is not None:
             self.refused += 1
             context.abort(self.refusing, "not now")
@@ -124,6 +129,13 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         with self._news:
             self.spans += _read(request)
             self._news.notify_all()
+
+
+def traced(options: StackOptions, receiver: OtlpReceiver) -> StackOptions:
+    """A stack all of whose traces are kept and go to a receiver."""
+    always = {f"{each.prefix}TRACE_SAMPLE_RATIO": "1" for each in COMPONENTS}
+    environment = {**options.environment, **always}
+    return replace(options, environment=environment, otlp_endpoint=receiver.endpoint, otlp_http_url=receiver.http_url)
 
 
 def edges(spans: Iterable[Span]) -> set[tuple[str, str]]:
@@ -163,13 +175,14 @@ def _plain(attributes: Iterable[common_pb2.KeyValue]) -> dict[str, Any]:
 def _handler(take: Callable[[bytes], None]) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            """Take one export."""
             take(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(b"{}")
 
-        def log_message(self, *_: Any) -> None:
-            pass
+        def log_message(self, *_: object) -> None:
+            """Nobody wants a line for every export."""
 
     return Handler
