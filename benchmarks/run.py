@@ -45,10 +45,11 @@ the same clips; medians of {rounds} rounds on two shared cores. Written by `make
 | clip | raw loop, CPU s | stack, CPU s | CPU ratio | wall ratio |
 |---|---|---|---|---|"""
 _PAGE_FOOT = """The target is a CPU ratio of at most 1.5 on 10-second 720p clips. What the stack adds is moving
-pictures: the gateway serialises them (survey at native size, 10 s of dense frames), visual reads them and sends crops
-and reduced pictures on to Triton, whose backend copies them once more. Before services kept freed memory
-(`services/common/memory.py`) the page faults of those copies cost a further 0.8 s a clip. Wall time is higher than the
-raw loop's where it must wait for a hop; with more than two cores the branches run side by side and it falls.
+pictures: the gateway serialises them (survey at native size, 10 s of dense frames), visual reads them and passes crops
+and reduced pictures on to Triton, large ones by shared memory ([triton-hop.md](triton-hop.md)). Services keep freed
+memory (`services/common/memory.py`): before they did, the page faults of those copies cost a further 0.8 s a clip. Wall
+time is higher than the raw loop's where it must wait for a hop; with more than two cores the branches run side by side
+and it falls.
 """
 
 

@@ -83,7 +83,10 @@ def main() -> None:
     repository = ModelRepository(ROOT / "model_repository")
     options = StackOptions(
         run_directory=ROOT / ".run" / "capacity",
-        environment={"BONAFIDE_GATEWAY_ANSWERS_BYTES": "0"},  # or all rounds but the first would cost nothing
+        environment={
+            "BONAFIDE_GATEWAY_ANSWERS_BYTES": "0",  # or all rounds but the first would cost nothing
+            **{f"BONAFIDE_{name}_TRITON_SHARED_REGIONS": "0" for name in ("VISUAL", "AUDIO", "FUSION")},  # as in pods
+        },
     )
     with Stack(options, say=lambda _: None) as stack:
         idle = {name: resident_bytes(pid) for name, pid in stack.pids.items()}
