@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from deploy.helm.documented_values import CHART
+from deploy.helm.documented_values import CHART, VALUES
 from deploy.helm.render import CASES, golden
 from deploy.local.triton import TritonInstallation, TritonPlan
 from deploy.observe.files import COMPONENT_LABEL
-from deploy.topology import COMPONENTS, METRICS_PORT, TRITON_METRICS_PORT
+from deploy.topology import COMPONENTS, METRICS_PORT, ROOT, TRITON_METRICS_PORT
 from services.common.telemetry import DECLARED
 from tests.deploy import rendered
+from tests.deploy.commands import values_files
 from tests.deploy.rendered import Object
 
 ADAPTER = CHART.parent / "prometheus-adapter-values.yaml"
@@ -156,3 +157,18 @@ def test_the_adapter_serves_every_metric_of_pods_that_scales() -> None:
     for rule in rules:
         assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
         assert "sum(" in rule["metricsQuery"]
+
+
+def test_the_example_collector_listens_where_the_page_sends_and_keeps_what_services_would() -> None:
+    collector = yaml.safe_load((CHART.parent / "otel-collector.yaml").read_text())
+    page = values_files((ROOT / "docs" / "operations.md").read_text(encoding="utf-8"))["platform.yaml"]
+    given = yaml.safe_load(page)["tracing"]
+    listens = collector["receivers"]["otlp"]["protocols"]
+    ports = {urlsplit(f"//{each['endpoint']}").port for each in listens.values()}
+    assert ports == {urlsplit(given[name]).port for name in ("endpoint", "tritonEndpoint")}
+    policies = {each["type"]: each[each["type"]] for each in collector["processors"]["tail_sampling"]["policies"]}
+    usual = yaml.safe_load(VALUES.read_text())["tracing"]
+    assert policies["latency"]["threshold_ms"] == usual["slowSeconds"] * 1000
+    assert policies["probabilistic"]["sampling_percentage"] == usual["sampleRatio"] * 100
+    pipeline = collector["service"]["pipelines"]["traces"]
+    assert all(set(pipeline[kind]) <= collector[kind].keys() for kind in ("receivers", "processors", "exporters"))
