@@ -1,0 +1,1 @@
+"""Models exchanged under load: real processes over tiny models in several versions."""
