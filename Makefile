@@ -17,7 +17,7 @@ TAG ?= 0.1.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-training triton models prometheus protos demo up observe test test-training lint bench bench-hop bench-upload hanging-up \
-	chart chart-check dashboards images sbom capacity test-faults faults overload fuzz soak \
+	chart chart-check dashboards images sbom capacity test-faults faults overload fuzz soak swap \
 	train train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
 help: ## list the targets
@@ -132,6 +132,9 @@ fuzz: setup setup-dev ## generated input, then attacks on a gateway; INPUTS, SEC
 	@$(PY) -m benchmarks.reliability.fuzz $(call option,inputs,$(INPUTS)) $(call option,seconds,$(SECONDS)) \
 		$(call option,seed,$(SEED)) $(if $(AGAIN),--again)
 	@$(PY) -m benchmarks.reliability.malice $(if $(AGAIN),--again)
+
+swap: setup setup-dev ## models exchanged under load, none of whose requests may fail; SECONDS, SWAPS, RECORD=1
+	@$(PY) -m benchmarks.rollout $(call option,seconds,$(SECONDS)) $(call option,swaps,$(SWAPS)) $(if $(RECORD),--record)
 
 soak: setup setup-dev ## thousands of mixed analyses on one system; COUNT, SECONDS
 	@$(PY) -m benchmarks.reliability.soak $(call option,count,$(COUNT)) $(call option,seconds,$(SECONDS)) \

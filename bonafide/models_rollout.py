@@ -1,26 +1,28 @@
-"""``bonafide models stage|shadow|canary|promote|rollback|retire|plan``: the steps of a roll-out, one command each.
+"""``bonafide models STEP``: the steps of a roll-out, one command each.
 
-Each changes a directory or the rollout file and nothing else; the services notice by themselves.
+Each changes a directory or the rollout file and nothing else, and the services notice by themselves; the last two
+only show.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from services.common.errors import BonafideError, ModelRepositoryError
-from services.common.models import ModelRepository
-from services.common.rollout_plan import Budgets, Candidate, Mode, ModelPlan, RolloutPlan, dump_plan, parse_plan
+from services.common.models import HEADS, ModelRepository
+from services.common.rollout_plan import Budgets, Mode, ModelPlan, RolloutPlan, dump_plan, parse_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE_VARIABLE = "BONAFIDE_ROLLOUT_FILE"
 DEFAULT_FILE = ROOT / ".run" / "rollout.json"
-STEPS = ("stage", "shadow", "canary", "promote", "rollback", "retire", "plan")
+STEPS = ("stage", "shadow", "canary", "promote", "rollback", "retire", "plan", "trials")
 
 Step = Callable[[argparse.Namespace, ModelRepository, RolloutPlan], RolloutPlan | None]
 """Does a step; answers the plan to be written, if it changes."""
@@ -74,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     add("retire", _retire, "remove a staged version that the plan does not name", version=True)
     plan = steps.add_parser("plan", parents=[common], help="show the plan", description="show the plan")
     plan.set_defaults(step=_show)
+    text = "show how candidates do, by the metrics of the services that try them"
+    trials = steps.add_parser("trials", parents=[common], help=text, description=text)
+    trials.add_argument("addresses", nargs="+", metavar="HOST:PORT", help="where a service's metrics are scraped")
+    trials.set_defaults(step=_trials)
     return parser
 
 
@@ -96,9 +102,13 @@ def _stage(options: argparse.Namespace, repository: ModelRepository, plan: Rollo
 
 def _trial(options: argparse.Namespace, repository: ModelRepository, plan: RolloutPlan) -> RolloutPlan:
     card = repository.at(plan.stable | {options.name: options.version}).verified(options.name)
-    budgets = Budgets(options.errors, options.disagreement, options.margin, options.minimum, options.seconds)
-    candidate = Candidate(card.version, options.mode, options.share, budgets)
-    return _with(plan, options.name, replace(_known(plan, options.name), candidate=candidate))
+    stable = plan.stable.get(HEADS, "1") if options.name == HEADS else _stable(repository, plan, options.name)
+    if stable == card.version:
+        raise ModelRepositoryError(f"{options.name}/{card.version} is the stable version")
+    budgets = {field.name: getattr(options, field.name) for field in fields(Budgets)}
+    facts = {"version": card.version, "mode": options.mode, "share": options.share, "budgets": budgets}
+    asked = parse_plan(json.dumps({"models": {options.name: {"candidate": facts}}}))
+    return _with(plan, options.name, replace(_known(plan, options.name), candidate=asked.candidates[options.name]))
 
 
 def _promote(options: argparse.Namespace, repository: ModelRepository, plan: RolloutPlan) -> RolloutPlan:
@@ -125,6 +135,17 @@ def _retire(options: argparse.Namespace, repository: ModelRepository, plan: Roll
 
 def _show(options: argparse.Namespace, repository: ModelRepository, plan: RolloutPlan) -> None:  # noqa: ARG001
     print(dump_plan(plan), end="")
+
+
+def _trials(options: argparse.Namespace, repository: ModelRepository, plan: RolloutPlan) -> None:  # noqa: ARG001
+    from bonafide.models_trials import read_trials  # noqa: PLC0415 - needs more packages than a client has
+
+    found = [str(trial) for address in options.addresses for trial in read_trials(address)]
+    print("\n".join(found) or "nothing is on trial there")
+
+
+def _stable(repository: ModelRepository, plan: RolloutPlan, name: str) -> str:
+    return repository.at(plan.stable).card(name).version
 
 
 def _known(plan: RolloutPlan, name: str) -> ModelPlan:
