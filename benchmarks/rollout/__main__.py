@@ -58,13 +58,15 @@ def table(phases: Sequence[Phase], command: str) -> str:
         "",
         "| phase | requests | failed | median | 95 % | |",
         "|---|---|---|---|---|---|",
-        *(
-            f"| {each.title} | {each.requests} | {each.failed} | {each.median:.2f} s | {each.slow:.2f} s | {each.says} |"
-            for each in phases
-        ),
+        *map(_row, phases),
         "",
     ]
     return "\n".join(lines)
+
+
+def _row(phase: Phase) -> str:
+    cells = (phase.title, phase.requests, phase.failed, f"{phase.median:.2f} s", f"{phase.slow:.2f} s", phase.says)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

@@ -99,9 +99,8 @@ class Campaign:
                 self._scene.step("rollback", MODEL)
                 times.append(self._until_only("1"))
                 self._scene.step("canary", MODEL, GOOD, "--share", "0.5")
-            mixed = [
-                reply for reply in self._replies() if reply.version("fusion_head") != (reply.version(MODEL) or "1")
-            ]
+            seen = [reply for reply in self._replies() if reply.version(MODEL)]
+            mixed = [reply for reply in seen if reply.version("fusion_head") != reply.version(MODEL)]
             says.append(
                 f"{2 * self._swaps} times over after {statistics.median(times):.1f} s, at most {max(times):.1f} s;"
                 f" {len(mixed)} answers by heads of another version"

@@ -142,3 +142,13 @@ def test_the_oldest_ids_are_forgotten() -> None:
     ids.claim("1", replace(QUESTION, policy="strict"))
     with pytest.raises(InvalidInputError):
         ids.claim("3", replace(QUESTION, policy="strict"))
+
+
+def test_an_answer_of_a_candidate_is_not_kept_and_forgets_no_other() -> None:
+    answers = Answers(1 << 20, 60.0)
+    answers.keep(QUESTION, analysis(Outcome.SCORED))
+    on_trial = replace(DETECTOR, version="2", sha256="cd" * 32, candidate=True)
+    other = replace(QUESTION, sha256="cd" * 32)
+    answers.keep(other, analysis(Outcome.SCORED, models=(on_trial,)))
+    assert answers.find(other) is None
+    assert answers.find(QUESTION) is not None

@@ -107,7 +107,10 @@ async def test_a_clip_goes_to_both_sides_and_comes_back_fused() -> None:
     assert [line.branch for line in analysis.branches] == list(Branch)
     assert [line.score for line in analysis.branches] == [0.25, 0.25, 0.25, 0.75, None]
     assert analysis.fusion.verdict is Verdict.AUTHENTIC
-    assert (analysis.media.size_bytes, analysis.media.sha256) == (len(CLIP), hashlib.sha256(CLIP).hexdigest())
+    digest = hashlib.sha256(CLIP).hexdigest()
+    assert (analysis.media.size_bytes, analysis.media.sha256) == (len(CLIP), digest)
+    (case,) = gateway.fusion.cases
+    assert [*gateway.visual.contents, *gateway.audio.contents, case.content] == [digest] * 3
     ((survey, dense, branches, _),) = gateway.visual.asked
     assert (len(survey), len(dense), branches) == (16, 25, set(VISUAL_BRANCHES))
     (case,) = gateway.fusion.cases

@@ -81,3 +81,18 @@ async def test_every_member_is_asked_and_named(judges: Path, portrait: Picture) 
     assert after.score == pytest.approx(0.5, abs=1e-6)
     assert after.model == f"{FRAME_MODEL}/1+{COMPANION}/1"
     assert {model.name for model in together.models} >= {FRAME_MODEL, COMPANION}
+
+
+def test_a_version_brings_the_ensemble_that_was_fitted_on_it(judges: Path) -> None:
+    write_ensemble(judges, {FRAME_MODEL: 1.0, COMPANION: 0.5})
+    repository, folder = ModelRepository(judges), judges / FRAME_MODEL / "2"
+    folder.mkdir()
+    card = json.loads((judges / FRAME_MODEL / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"version": "2", "sha256": "ab" * 32}))
+    second = repository.at({FRAME_MODEL: "2"})
+    with pytest.raises(ModelRepositoryError, match="fitted on another"):
+        read_ensemble(second)
+    members = [{"model": FRAME_MODEL, "sha256": "ab" * 32, "weight": 2.0}]
+    (folder / FILE).write_text(json.dumps({"bias": 0.0, "members": members}))
+    assert dict(read_ensemble(second).weights) == {FRAME_MODEL: 2.0}
+    assert dict(read_ensemble(repository).weights) == {FRAME_MODEL: 1.0, COMPANION: 0.5}
