@@ -171,6 +171,6 @@ class Scene:
     def stub(self, version: str) -> int:
         """Process id of Triton's process that runs a version of MODEL; 0 when there is none."""
         for pid in watch.descendants(self.stack.pids[TRITON]):
-            if f"{MODEL}_{version}_" in watch.command_line(pid):
+            if f"/{MODEL}/{version}/" in watch.command_line(pid):
                 return pid
         return 0

@@ -132,7 +132,8 @@ class Rollouts:
             return None
         if trial.model in engine.failed:
             return None
-        trial.note_success()
+        if engine.calls[trial.model]:  # it had a part in this clip
+            trial.note_success()
         self._compare(trial, engine.calls[trial.model])
         return (result,)
 
@@ -168,15 +169,19 @@ class Rollouts:
         if plan == self._plan:
             return
         self.stable = self._repository.at(plan.stable)
-        for trial in self.trials:
-            trial.end()
         same = self._plan is not None and self._plan.stable == plan.stable
+        before = self.trials
         self._trials = {
             name: known
             if same and (known := self._trials.get(name)) is not None and known.candidate == candidate
             else Trial(name, candidate, self.stable.at({name: candidate.version}), self._telemetry)
             for name, candidate in plan.candidates.items()
         }
+        for trial in before:
+            if trial is not self._trials.get(trial.model):
+                trial.end()
+        if self._plan is not None:
+            _log.info("a new plan is in force: stable %s, on trial %s", plan.stable or "as the cards say", self.trials)
         self._plan = plan
 
     async def _check_stable(self, plan: RolloutPlan, *, gently: bool = False) -> None:

@@ -56,7 +56,7 @@ class Trial:
         self.errors = Budget(budgets.errors, budgets.minimum)
         self.disagreements = Budget(budgets.disagreement, budgets.minimum)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.model}/{self.candidate.version}"
 
     @property

@@ -185,13 +185,15 @@ class ModelCare:
     async def _reload(self, model: ServedModel, reason: str) -> None:
         self._healed_at[model] = time.monotonic()
         self._inputs.pop(model.name, None)
-        _log.warning("reloading model %s (%s)", model.name, reason)
-        if reason != _NOT_LOADED:
+        if reason == _NOT_LOADED:
+            _log.info("loading model %s", "/".join(filter(None, model)))
+        else:
+            _log.warning("reloading model %s (%s)", model.name, reason)
             with contextlib.suppress(InferenceServerException):
                 await self._client.unload_model(model.name, client_timeout=_ASKING_SECONDS)
         try:
             await self._client.load_model(model.name, client_timeout=_LOADING_SECONDS)
         except (InferenceServerException, grpc.RpcError) as error:
-            _log.warning("model %s could not be reloaded: %s", model.name, error)
+            _log.warning("model %s could not be loaded: %s", model.name, error)
         else:
-            _log.info("model %s is loaded again", model.name)
+            _log.info("model %s is loaded", model.name)
