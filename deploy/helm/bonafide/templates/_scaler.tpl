@@ -42,7 +42,7 @@ spec:
           name: {{ get .spec.scaleMetrics $scaling.by | required (printf "autoscaling.by: %s is no signal of %s" $scaling.by .name) }}
         target:
           type: AverageValue
-          averageValue: {{ $scaling.target | quote }}
+          averageValue: {{ $scaling.perPod | quote }}
     {{- end }}
   behavior:
     scaleUp:
