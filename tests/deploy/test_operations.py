@@ -77,6 +77,8 @@ def test_helm_is_given_this_chart_and_this_release(words: list[str]) -> None:
     assert words[2] == "bonafide"
     assert words[3] == str(CHART.relative_to(ROOT)) or words[1] not in {"install", "upgrade", "template"}
     assert options(words, "--namespace") == ["trust"]
+    if words[1] in {"install", "upgrade"}:  # or what the operator chose would be gone
+        assert options(words, "--values")[0] == "platform.yaml"
 
 
 @pytest.mark.parametrize("words", of("kubectl"), ids=shown)
