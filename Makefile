@@ -16,7 +16,7 @@ REGISTRY ?= registry.example/bonafide
 TAG ?= 0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-training triton models prometheus protos demo up observe test test-training lint bench bench-hop bench-upload hanging-up \
+.PHONY: help setup setup-dev setup-training triton models prometheus protos demo up observe test test-training lint bench bench-hop bench-upload bench-traces hanging-up \
 	chart chart-check dashboards images sbom capacity test-faults faults overload fuzz soak swap \
 	train train-frame train-ensemble train-patch train-audio train-temporal train-sync train-fusion evaluate baseline clean
 
@@ -203,6 +203,9 @@ bench-hop: setup models ## cost of tensors to Triton by message and by shared me
 
 bench-upload: setup ## cost of uploads in chunks of several sizes; PAGE=FILE for Markdown
 	@$(PY) -m benchmarks.upload $(if $(PAGE),--page "$(PAGE)")
+
+bench-traces: setup ## cost of an analysis's spans without a receiver, held back, kept; PAGE=FILE for Markdown
+	@$(PY) -m benchmarks.trace_cost $(if $(PAGE),--page "$(PAGE)")
 
 # --- training ---------------------------------------------------------------------------------------
 

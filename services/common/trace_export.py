@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -11,7 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Span, SpanKind, set_span_in_context
 from opentelemetry.util.types import Attributes
@@ -29,25 +28,6 @@ _QUEUE_SPANS, _BATCH_SPANS, _BATCH_MILLISECONDS = 8192, 512, 1000
 _LONGEST_ATTRIBUTE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Where spans go: an http or https URL of an OTLP/gRPC receiver, and the authorities (PEM) that vouch for it.
-
-    Without authorities, https trusts the system's.
-    """
-
-    endpoint: str
-    authorities: Path | None = None
-
-    def exporter(self) -> OTLPSpanExporter:
-        """Sends to it; connects when there is something to send."""
-        if self.endpoint.startswith("http://"):
-            return OTLPSpanExporter(self.endpoint, insecure=True, timeout=EXPORT_SECONDS)
-        roots = self.authorities.read_bytes() if self.authorities is not None else None
-        credentials = grpc.ssl_channel_credentials(roots)
-        return OTLPSpanExporter(self.endpoint, credentials=credentials, timeout=EXPORT_SECONDS)
-
-
 class Tracing:
     """Makes the spans of one process and sends away those that are worth it.
 
@@ -57,11 +37,11 @@ class Tracing:
     Args:
         service: name of the service.
         rules: which traces are kept.
-        export: where they go.
+        exporter: sends them.
     """
 
-    def __init__(self, service: str, rules: OutcomeRules, export: Export) -> None:
-        self._exporter = export.exporter()
+    def __init__(self, service: str, rules: OutcomeRules, exporter: SpanExporter) -> None:
+        self._exporter = exporter
         sink = BatchSpanProcessor(
             self._exporter,
             max_queue_size=_QUEUE_SPANS,
@@ -92,7 +72,7 @@ class Tracing:
         ending = asyncio.ensure_future(asyncio.to_thread(self._provider.shutdown))
         await asyncio.wait((ending,), timeout=FLUSH_SECONDS)
         if not ending.done():
-            await asyncio.to_thread(self._exporter.shutdown, 0)  # ends the tries of an export that is under way
+            await asyncio.to_thread(self._exporter.shutdown)  # ends the tries of an export that is under way
             await ending
 
 
@@ -106,6 +86,15 @@ def open_tracing(service: str, settings: ServiceSettings) -> Tracing | None:
         return None
     rules = OutcomeRules(settings.trace_sample_ratio, settings.trace_slow_seconds)
     try:
-        return Tracing(service, rules, Export(settings.otlp_endpoint, settings.otlp_authorities))
+        return Tracing(service, rules, _exporter(settings.otlp_endpoint, settings.otlp_authorities))
     except OSError as error:
         raise ConfigurationError(f"otlp_authorities cannot be read: {error.strerror}") from error
+
+
+def _exporter(endpoint: str, authorities: Path | None) -> OTLPSpanExporter:
+    """Sends to an http or https URL; connects when there is something to send."""
+    if endpoint.startswith("http://"):
+        return OTLPSpanExporter(endpoint, insecure=True, timeout=EXPORT_SECONDS)
+    roots = authorities.read_bytes() if authorities is not None else None  # None: the system's
+    credentials = grpc.ssl_channel_credentials(roots)
+    return OTLPSpanExporter(endpoint, credentials=credentials, timeout=EXPORT_SECONDS)

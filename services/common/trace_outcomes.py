@@ -3,7 +3,7 @@
 Errors and slow calls always go, and so does what a caller has sampled; of the ordinary rest a share goes that is
 chosen by trace id, so that every service chooses the same. Each process decides about the spans of its own: it
 holds those of a trace back for as long as one of them is open here, and lets them go or forgets them when the
-last has ended. ``docs/decisions/0009-traces-by-outcome.md`` says what that cannot do.
+last has ended. ``docs/decisions/0010-traces-by-outcome.md`` says what that cannot do.
 """
 
 from __future__ import annotations
