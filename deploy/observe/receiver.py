@@ -51,24 +51,26 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Listens on two free ports of loopback and keeps every span; a context manager.
 
     ``refusing`` is a status code that exports get for as long as it is set. Leaving the context closes the
-    ports and keeps the spans.
+    ports and keeps the spans. With ``credentials`` the first of the ports speaks TLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.spans: list[Span] = []
         self.refusing: grpc.StatusCode | None = None
         self.refused = 0
         self._news = threading.Condition()
         self._grpc = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._grpc)  # type: ignore[no-untyped-call]
-        self._port = self._grpc.add_insecure_port("127.0.0.1:0")
+        here = "127.0.0.1:0"
+        port = self._grpc.add_secure_port(here, credentials) if credentials else self._grpc.add_insecure_port(here)
+        self._address = f"{'https' if credentials else 'http'}://127.0.0.1:{port}"
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._take_json))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
 
     @property
     def endpoint(self) -> str:
         """For settings named ``otlp_endpoint``."""
-        return f"http://127.0.0.1:{self._port}"
+        return self._address
 
     @property
     def http_url(self) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -15,6 +15,7 @@ from services.common.connections import ConnectionLimits, is_loopback
 from services.common.refusal import ConfigurationError
 
 _SPIFFE = "spiffe://"
+_ADDRESS = re.compile(r"[^/@\s]+:[0-9]{1,5}")
 _PROBE_CONNECTIONS = 64
 _PROBE_MESSAGE_BYTES = 4096
 
@@ -104,11 +105,11 @@ class ServiceSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _traces_are_safe(self) -> Self:
-        url = urlsplit(self.otlp_endpoint)
-        if self.otlp_endpoint and (url.scheme not in {"http", "https"} or not url.hostname or not url.port):
+        scheme, _, address = self.otlp_endpoint.partition("://")
+        if self.otlp_endpoint and not (scheme in {"http", "https"} and _ADDRESS.fullmatch(address)):
             raise ValueError(f"otlp_endpoint {self.otlp_endpoint} is not http://HOST:PORT or https://HOST:PORT")
-        if url.scheme == "http":
-            self.refuse_plaintext("otlp_endpoint", url.netloc)
+        if scheme == "http":
+            self.refuse_plaintext("otlp_endpoint", address)
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -14,11 +15,15 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
+from deploy.local.authority import Authority
 from deploy.observe.receiver import OtlpReceiver, edges
 from services.common.channels import open_channel
 from services.common.hops import CONTENT_KEY, REQUEST_KEY
+from services.common.refusal import ConfigurationError
+from services.common.settings import ServiceSettings
 from services.common.status import from_rpc_error, unary_errors
 from services.common.subject import Subject, current_subject, set_subject
+from services.common.trace_export import open_tracing
 from services.common.trace_outcomes import OutcomeRules, OutcomeSampling
 from services.common.tracing import current_ids, enter_trace, exemplar, outgoing, span
 from tests.common.serving import Fusion, free_address, serving
@@ -165,6 +170,20 @@ async def test_a_receiver_that_refuses_or_is_gone_costs_no_request(receiver: Otl
     assert receiver.refused > 0
     await ask(f"http://{free_address()}")
     assert receiver.spans == []
+
+
+async def test_spans_go_by_tls_to_receivers_whose_authority_is_trusted(tmp_path: Path) -> None:
+    files = Authority().issue("collector", tmp_path, loopback=True)
+    assert files.key is not None
+    assert files.chain is not None
+    credentials = grpc.ssl_server_credentials([(files.key.read_bytes(), files.chain.read_bytes())])
+    with OtlpReceiver(credentials) as receiver:
+        async with Pair(receiver.endpoint, otlp_authorities=files.authorities, trace_sample_ratio=1.0) as pair:
+            await pair.ask()
+        assert len(receiver.spans) == 4
+    missing = ServiceSettings(otlp_endpoint=receiver.endpoint, otlp_authorities=tmp_path / "missing.pem")
+    with pytest.raises(ConfigurationError, match="otlp_authorities cannot be read"):
+        open_tracing("visual", missing)
 
 
 async def test_without_a_receiver_the_callers_trace_passes_through() -> None:
