@@ -23,7 +23,7 @@ from services.common.trace_outcomes import OutcomeRules, OutcomeSampling
 EXPORT_SECONDS = 3.0
 """Longest time for one export, tries included."""
 FLUSH_SECONDS = 2.0
-"""Longest time to send what waits at the end, less than a second signal leaves to a process that stops."""
+"""Longest time to send what waits at the end, no longer than a second signal leaves to a process that stops."""
 _QUEUE_SPANS, _BATCH_SPANS, _BATCH_MILLISECONDS = 8192, 512, 1000
 _LONGEST_ATTRIBUTE = 256
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # its kit is only needed where spans are sent
 
 _FAULTS = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.INTERNAL})
 _WIRE = TraceContextTextMapPropagator()
+_LONGEST_HEADER = 512
+"""What everybody must pass on of a ``tracestate``; longer ones would fill the metadata of further calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def enter_trace(tracing: Tracing | None, headers: Mapping[str, str], name: str, 
 
     It holds for the running task and those that it starts; nothing undoes it, and the caller ends the span.
     """
-    parent = get_current_span(_WIRE.extract(headers, Context()))
+    carried = {key: value for key, value in headers.items() if key in _WIRE.fields and len(value) <= _LONGEST_HEADER}
+    parent = get_current_span(_WIRE.extract(carried, Context()))
     if tracing is None:
         _place.set(_Place(parent, None) if parent.get_span_context().is_valid else None)
         return INVALID_SPAN

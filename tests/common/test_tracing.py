@@ -285,4 +285,8 @@ def test_headers_that_are_no_trace_are_not_believed() -> None:
 
     for header in ("", "00-0-0-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "x" * 10_000):
         assert copy_context().run(enter, header) is None
+    for state, passed in (("vendor=" + "x" * 200, True), ("vendor=" + "x" * 255 + ",other=" + "x" * 250, False)):
+        enter_and_leave = copy_context()
+        enter_and_leave.run(enter_trace, None, {"traceparent": SAMPLED, "tracestate": state}, "", {})
+        assert ("tracestate" in enter_and_leave.run(outgoing)) is passed
     assert copy_context().run(enter, SAMPLED) == (f"{TRACE_ID:032x}", f"{0x123:016x}")
