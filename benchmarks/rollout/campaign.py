@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.rollout.load import Load, Reply, failures
-from benchmarks.rollout.scene import BAD, GOOD, MODEL, SILENT, Scene
+from benchmarks.rollout.scene import BAD, GOOD, MODEL, SILENT, SLOW, Scene
 from services.common.models import HEADS
 
 LAST = 6
@@ -63,7 +61,7 @@ class Campaign:
             self._heads,
             self._upside_down,
             self._silent,
-            self._hanging,
+            self._slow,
         ):
             phase()
             say(f"{self.phases[-1]}")
@@ -136,17 +134,17 @@ class Campaign:
             says.append(f"taken back after {seconds:.0f} s ({reason}), having answered {len(heard)} clips")
         scene.step("rollback", MODEL)
 
-    def _hanging(self) -> None:
+    def _slow(self) -> None:
         scene = self._scene
-        with self._phase("shadow whose process is stopped") as says:
-            scene.step("shadow", MODEL, GOOD, "--seconds", "2")
-            scene.until(lambda: bool(scene.stub(GOOD)), "its process is there")
-            os.kill(scene.stub(GOOD), signal.SIGSTOP)
-            try:
-                time.sleep(self._seconds)
-            finally:
-                os.kill(scene.stub(GOOD), signal.SIGCONT)
-            says.append(f"answers by {self._versions()}")
+        scene.stage(SLOW)
+        with self._phase("shadow of a network that is never done in time") as says:
+            scene.step("shadow", MODEL, SLOW, "--minimum", "5", "--seconds", "0.5")
+            seconds = scene.until(
+                lambda: scene.metric("visual", "bonafide_rollbacks_total", candidate=SLOW, reason="ERRORS") == 1,
+                "it is taken back",
+                300,
+            )
+            says.append(f"taken back after {seconds:.0f} s (ERRORS); answers by {self._versions()}")
         scene.step("rollback", MODEL)
 
     @contextlib.contextmanager
@@ -169,9 +167,11 @@ class Campaign:
         return " and ".join(sorted(versions(self._replies())))
 
     def _until_only(self, version: str) -> float:
-        return self._scene.until(
-            lambda: versions(self._load.replies[-LAST:]) == {version}, f"only {version} answers", 120
-        )
+        def taken_over() -> bool:
+            last = self._load.replies[-LAST:]
+            return versions(last) == {version} and not any(reply.on_trial for reply in last)
+
+        return self._scene.until(taken_over, f"only {version} answers", 120)
 
 
 def versions(replies: Sequence[Reply]) -> set[str]:

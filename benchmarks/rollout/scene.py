@@ -12,14 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.reliability import watch
 from benchmarks.reliability.tiny_models import STAND_IN, GraphBuilder, frame_classifier, write_heads, write_repository
 from bonafide.models_rollout import main as step
 from bonafide.models_staging import stage
 from deploy.local.stack import ROOT, Stack, StackOptions
-from deploy.topology import COMPONENTS, TRITON
+from deploy.topology import COMPONENTS
 from services.common.models import HEADS, ModelRepository
 from services.fusion.heads import MANIFEST
 from services.fusion.store import SHIPPED_HEADS
@@ -27,10 +28,12 @@ from services.fusion.store import SHIPPED_HEADS
 MODEL = "frame_classifier"
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often the services look at the rollout file here."""
-GOOD, BAD, SILENT = "2", "3", "4"
-"""Versions of MODEL beside the stable 1: as good, upside down, and one that gives no number for a face."""
+GOOD, BAD, SILENT, SLOW = "2", "3", "4", "5"
+"""Versions of MODEL beside the stable 1: as good, upside down, without a number for a face, and much too slow."""
 BLACK_CROP = 135.0
 """Minus the stable version's log-odds of a black crop."""
+TURNS = 2_000_000.0
+"""Turns of a loop that take a core about a second."""
 
 
 class SceneError(Exception):
@@ -53,16 +56,41 @@ class AlteredGraph(GraphBuilder):
         super().give(name, self._alter(self, source) if name == "logit" else source, shape)
 
 
+def _light(graph: GraphBuilder, logit: str) -> str:
+    """Above 0 for a face, and 0 for a black crop, with which models are tried and probed."""
+    return graph.node("Abs", [graph.scaled(logit, 1.0, BLACK_CROP)])
+
+
 def _root_of_less_than_nothing(graph: GraphBuilder, logit: str) -> str:
-    """No number for a face; 0 for a black crop, with which models are tried and probed."""
-    light = graph.node("Abs", [graph.scaled(logit, 1.0, BLACK_CROP)])
-    return graph.node("Sqrt", [graph.scaled(light, -1.0, 0.0)])
+    """No number for a face."""
+    return graph.node("Sqrt", [graph.scaled(_light(graph, logit), -1.0, 0.0)])
+
+
+def _round_and_round(graph: GraphBuilder, logit: str) -> str:
+    """The same number after about a second of one core."""
+    any_light = graph.node("Sign", [graph.node("ReduceMax", [_light(graph, logit)], keepdims=0)])
+    turns = graph.node("Cast", [graph.scaled(any_light, TURNS, 0.0)], to=TensorProto.INT64)
+    scalars = [("turn", TensorProto.INT64), ("on", TensorProto.BOOL)]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Identity", ["value"], ["same"])],
+        "turn",
+        [
+            *(helper.make_tensor_value_info(name, kind, []) for name, kind in scalars),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, ["n", 1]),
+        ],
+    )
+    return graph.node("Loop", [turns, graph.constant(value=True, kind=np.bool_), logit], body=body)
 
 
 ALTERATIONS: Mapping[str, Callable[[GraphBuilder, str], str]] = {
     GOOD: lambda graph, logit: graph.scaled(logit, 1.0, 0.05),
     BAD: lambda graph, logit: graph.scaled(logit, -1.0, 0.0),
     SILENT: _root_of_less_than_nothing,
+    SLOW: _round_and_round,
 }
 
 
@@ -167,10 +195,3 @@ class Scene:
                 raise SceneError(f"in {seconds:g} s it did not come about that {what}")
             time.sleep(0.1)
         return time.monotonic() - began
-
-    def stub(self, version: str) -> int:
-        """Process id of Triton's process that runs a version of MODEL; 0 when there is none."""
-        for pid in watch.descendants(self.stack.pids[TRITON]):
-            if f"/{MODEL}/{version}/" in watch.command_line(pid):
-                return pid
-        return 0
