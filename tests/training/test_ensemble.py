@@ -15,10 +15,12 @@ from services.common.models import ModelRepository  # noqa: E402
 from services.visual.ensemble import FILE, read_ensemble  # noqa: E402
 from services.visual.scoring import FRAME_MODEL  # noqa: E402
 from training.calibration import Line  # noqa: E402
-from training.crop_models import PARITY_TOLERANCE, REPOSITORY, parity_gap  # noqa: E402
-from training.ensemble.members import new_members  # noqa: E402
+from training.checkpoints.catalogue import ARCHITECTURES, built  # noqa: E402
+from training.crop_models import PARITY_TOLERANCE, REPOSITORY, HeldOut, parity_gap  # noqa: E402
+from training.data import data_root  # noqa: E402
+from training.ensemble.members import PUBLISHED, WholeFace, load_published, new_members  # noqa: E402
 from training.ensemble.probe import ShallowProbe, fit_unit  # noqa: E402
-from training.ensemble.serving import CalibratedMember  # noqa: E402
+from training.ensemble.serving import SEEN, CalibratedMember, weighed  # noqa: E402
 from training.ensemble.training import JointRun  # noqa: E402
 from training.ensemble.weighing import cross_fitted, weigh  # noqa: E402
 from training.frame.training import Plan  # noqa: E402
@@ -76,13 +78,13 @@ def test_a_run_that_stops_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
     def run(steps: int, file: Path) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         members = torch.nn.ModuleDict({"meso4": new_members()["meso4"]})
-        plan = Plan(steps=4, seed=3, rate=1e-3)
+        plan = Plan(steps=8, seed=3, rate=1e-3)
         state: dict[str, torch.Tensor] = JointRun(members, plan, file).train(TwoBatches(steps)).state_dict()  # type: ignore[arg-type]
         return state
 
-    whole = run(4, tmp_path / "whole.pt")
-    run(2, tmp_path / "halves.pt")
-    resumed = run(4, tmp_path / "halves.pt")
+    whole = run(8, tmp_path / "whole.pt")
+    run(3, tmp_path / "halves.pt")
+    resumed = run(8, tmp_path / "halves.pt")
     assert all(torch.allclose(whole[name].float(), resumed[name].float(), atol=1e-5) for name in whole)
 
 
@@ -106,6 +108,30 @@ def test_a_member_that_is_upside_down_gets_no_weight() -> None:
     logits, labels = made()
     logits[:, 1] *= -1
     assert set(weigh(logits, labels, ["one"] * len(labels), NAMES).weights) == {FRAME_MODEL}
+
+
+def test_a_part_that_a_member_has_seen_has_no_say_on_it() -> None:
+    logits, labels = made(1200)
+    parts = ("unseen_sources",) * 600 + (SEEN["meso4"],) * 600
+    logits[:600, 1] = np.random.default_rng(1).normal(size=600) - 0.3 * labels[:600]
+    logits[600:, 1] = 6.0 * labels[600:] - 3.0
+    held_out = HeldOut(logits[:, 0], labels, parts, tuple(str(at) for at in range(1200)))
+    fitted, judged = weighed(logits, held_out, NAMES)
+    assert set(fitted.weights) == {FRAME_MODEL}
+    assert judged == (FRAME_MODEL,)
+
+
+def test_published_weights_say_fake_with_a_high_number() -> None:
+    if not (data_root() / "checkpoints" / PUBLISHED["meso4"]).is_file():
+        pytest.skip("the published weights are not there")
+    members = new_members()
+    load_published(members)
+    crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8))
+    with torch.inference_mode():
+        ours = members["meso4"].eval()(crops)
+        path = data_root() / "checkpoints" / PUBLISHED["meso4"]
+        published = WholeFace(built(ARCHITECTURES["meso4"], path)).eval()(crops)
+    assert torch.allclose(ours, -published, atol=1e-5)  # theirs is the log-odds of a real face
 
 
 def test_weights_of_held_out_rows_are_calibrated() -> None:

@@ -18,13 +18,23 @@ from services.fusion.synchrony import SYNC_MODEL
 
 pytest.importorskip("sklearn")
 
+from training.data import data_root, read_manifest
 from training.fusion.__main__ import STRENGTH, fit_all
 from training.fusion.calibration import TARGETS, Scores, choose_thresholds, upper_limit, weighted_quantile
-from training.fusion.corpus import Kind
+from training.fusion.corpus import EARLY_SOUND_US, Kind, early_by
 from training.fusion.export import policy_document, write_set
 from training.fusion.fitting import fit_head, fit_temperature, held_out_log_odds
 from training.fusion.memo import MemoEngine
-from training.fusion.rows import SHARES, LabelledRow, labelled_row, row_weights, rows_for, table_for
+from training.fusion.rows import (
+    FAMILIES,
+    SHARES,
+    LabelledRow,
+    labelled_row,
+    prior_odds,
+    row_weights,
+    rows_for,
+    table_for,
+)
 
 pytestmark = pytest.mark.training
 MODELS = Path(__file__).parents[2] / "model_repository"
@@ -135,6 +145,25 @@ def test_kinds_weigh_their_shares_whatever_their_number() -> None:
     for kind in (Kind.REAL, Kind.GENERATED, Kind.DUBBED):
         total = sum(weight for row, weight in zip(rows, weights, strict=True) if row.kind is kind)
         assert total == pytest.approx(SHARES[kind])
+
+
+def test_every_family_that_a_head_can_see_is_as_likely_as_none() -> None:
+    assert prior_odds(frozenset({Branch.FRAME})) == 1
+    assert prior_odds(frozenset({Branch.AUDIO})) == 1
+    assert prior_odds(frozenset({Branch.SYNC})) == 3
+    assert prior_odds(frozenset(Branch)) == len(FAMILIES) == 4
+    assert sum(share for kind, share in SHARES.items() if kind is not Kind.REAL) == pytest.approx(1)
+    assert set(SHARES) == set(Kind)
+
+
+def test_sound_that_is_known_to_run_ahead_is_put_back() -> None:
+    assert early_by("dd_rec_RD_Radio51_real.mp4") == 200_000
+    assert early_by("dd_rec_RD_Radio51_wav2lip.mp4") == 0
+    manifest = data_root() / "clips" / "clips.tsv"
+    if not manifest.is_file():
+        pytest.skip("the clips are not there")
+    moved = {name for name in (row.file for row in read_manifest(manifest)) if early_by(name)}
+    assert len(moved) == len(EARLY_SOUND_US)
 
 
 def test_a_head_learns_nothing_from_what_its_branches_cannot_see() -> None:

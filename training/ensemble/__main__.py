@@ -9,7 +9,7 @@ import cv2
 import torch
 
 from training.crop_models import faces_of, held_out_parts
-from training.ensemble.members import new_members
+from training.ensemble.members import load_published, new_members
 from training.ensemble.probe import fit_probe
 from training.ensemble.serving import CACHE, PROBE, Training, export_members, fit_ensemble
 from training.ensemble.training import JointRun
@@ -17,8 +17,10 @@ from training.frame.batches import BatchSource, Mixture
 from training.frame.training import Plan
 
 MANY = 1_000_000
-STEPS = 800
-"""About 12 minutes of one core."""
+STEPS = 3200
+"""About an hour of one core."""
+MIXTURE = Mixture(swapped=3, blended=6, mixed=7)
+"""Unlike the frame classifier's: that one knows the swaps of DFDC, these are there for forgeries of other kinds."""
 SEED_OF_BATCHES = 1000
 """Added to the seed, so that the members see other batches than the frame classifier did."""
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ def main() -> None:
     """Run or resume the training, fit the weights, write models, configurations and cards."""
     parser = argparse.ArgumentParser(prog="python -m training.ensemble", description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS, help="batches, seen by all members")
+    parser.add_argument("--minutes", type=float, default=0.0, help="train for so long, instead of so many steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", action="store_true", help="export the last checkpoint without training on")
@@ -36,14 +39,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    run = new_run(options.steps, options.seed)
     mixed = faces_of("manipulated_faces_train")
+    run = new_run(options.steps, options.minutes, options.seed)
     if not (options.export or options.weigh):
         swaps = faces_of("dfdc_faces_train")
         seed = options.seed + SEED_OF_BATCHES
-        run.train(BatchSource(swaps, mixed, mixture=Mixture(), seed=seed, count=MANY))
+        run.train(BatchSource(swaps, mixed, mixture=MIXTURE, seed=seed, count=MANY))
     parts = held_out_parts(mixed)
-    command = f"python -m training.ensemble --steps {options.steps} --seed {options.seed}"
+    length = f"--minutes {options.minutes:g}" if options.minutes else f"--steps {options.steps}"
+    command = f"python -m training.ensemble {length} --seed {options.seed}"
     training = Training(command, options.seed, run.progress.step, run.progress.seconds)
     members = run.average
     if not options.weigh:
@@ -55,11 +59,15 @@ def main() -> None:
     log.info("weights %s, left out %s", written["members"], sorted(written["left_out"]))
 
 
-def new_run(steps: int, seed: int) -> JointRun:
-    """A run at its beginning, or where its checkpoint left off."""
+def new_run(steps: int, minutes: float, seed: int) -> JointRun:
+    """A run at its beginning, or where its checkpoint left off; planned by time if ``minutes`` are given."""
     torch.manual_seed(seed)
-    plan = Plan(steps=steps, seed=seed, rate=2e-3, weight_decay=0.03, averaging=0.995)
-    return JointRun(new_members(), plan, CACHE / f"run{seed}.pt")
+    steps = 0 if minutes else steps
+    plan = Plan(steps=steps, minutes=minutes, seed=seed, rate=2e-3, weight_decay=0.03, averaging=0.995)
+    members, checkpoint = new_members(), CACHE / f"run{seed}.pt"
+    if not checkpoint.is_file():
+        load_published(members)
+    return JointRun(members, plan, checkpoint)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The networks that stand beside the frame classifier: small, from scratch, each looking in another way.
+"""The networks that stand beside the frame classifier: small, each looking in another way.
 
-ResNet-18 (He et al. 2016, at half its width) looks at windows of the crop at full resolution, so that it learns
-texture rather than faces; being convolutional up to its mean, it then reads the whole crop. Meso4 and
-MesoInception4 (Afchar et al. 2018) look at the whole face, scaled down.
+ResNet-18 (He et al. 2016, at half its width, from scratch) looks at windows of the crop at full resolution, so that
+it learns texture rather than faces; being convolutional up to its mean, it then reads the whole crop. Meso4 and
+MesoInception4 (Afchar et al. 2018) look at the whole face, and start from their published weights.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.checkpoints.meso import Meso4, MesoInception4
+from training.checkpoints.weights import load_exactly, meso_state
+from training.data import data_root
 from training.torch_setup import prepare
 
 WIDTHS = (32, 64, 128, 256)
 """Channels of ResNet-18's stages: half of the published ones."""
 WINDOW = 112
 """Side of the windows that it is trained on, pixels of the crop."""
-MESO_SIDE = 128
-"""Side to which the crops are scaled for the Meso networks, half of the published one."""
+MESO_SIDE = 256
+"""Side to which the crops are scaled for the Meso networks, the published one."""
+PUBLISHED = {"meso4": "Meso4_DF.h5", "mesoinception4": "MesoInception_DF.h5"}
+"""Files of the weights that Afchar et al. published (Apache-2.0), under ``checkpoints`` of the data."""
 
 
 class WindowedResNet(nn.Module):
@@ -43,7 +47,7 @@ class WindowedResNet(nn.Module):
 
 
 class WholeFace(nn.Module):
-    """A Meso network over the whole crop, scaled down.
+    """A Meso network over the whole crop.
 
     Args:
         network: takes [n, 3, MESO_SIDE, MESO_SIDE] within [0, 1].
@@ -70,6 +74,20 @@ def new_members() -> nn.ModuleDict:
         }
     )
     return members.to(memory_format=torch.channels_last)
+
+
+def load_published(members: nn.ModuleDict) -> None:
+    """Give the Meso networks their published weights, turned so that a high number says fake.
+
+    Raises:
+        CheckpointError: they are not there, or are other networks'.
+    """
+    for name, file in PUBLISHED.items():
+        network = cast("Meso4 | MesoInception4", members[name].network)
+        load_exactly(network, meso_state(data_root() / "checkpoints" / file, network), name)
+        with torch.no_grad():
+            network.head.dense2.weight.neg_()
+            network.head.dense2.bias.neg_()
 
 
 def _window(pixels: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ from services.visual.scoring import FRAME_MODEL
 from training.calibration import Line, fit_line
 from training.cards import Card, metrics_as_dict, write_card
 from training.crop_models import INPUTS, LICENCE, REPOSITORY, ROOT, HeldOut, Part, drawn, export, headline
-from training.ensemble.weighing import cross_fitted, weigh
+from training.ensemble.members import MESO_SIDE, PUBLISHED
+from training.ensemble.training import EVERY
+from training.ensemble.weighing import Weighing, cross_fitted, weigh
 from training.metrics import Measure, measure
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,8 @@ PROBE = "shallow_probe"
 TASKS = {
     PROBE: "P(deepfake) of one face crop from how it is rendered: a linear unit on frozen shallow ImageNet features",
     "resnet18": "P(deepfake) of one face crop from its texture: ResNet-18 at half width over the unscaled crop",
-    "meso4": "P(deepfake) of one face crop: Meso4 over the whole face at 128 pixels",
-    "mesoinception4": "P(deepfake) of one face crop: MesoInception4 over the whole face at 128 pixels",
+    "meso4": f"P(deepfake) of one face crop: Meso4 over the whole face at {MESO_SIDE} pixels",
+    "mesoinception4": f"P(deepfake) of one face crop: MesoInception4 over the whole face at {MESO_SIDE} pixels",
 }
 SOURCES = {
     PROBE: "linear probe of frozen features (Ojha, Li and Lee 2023) of EfficientNet-Lite0 (Tan and Le 2019)",
@@ -42,7 +44,16 @@ SOURCES = {
     "meso4": "Meso4 (Afchar et al. 2018)",
     "mesoinception4": "MesoInception4 (Afchar et al. 2018)",
 }
-TRAINED_ON = {PROBE: "many-method stills of 90 sources, as they are and degraded; ImageNet features, frozen"}
+BATCHES = "7,000 DFDC pairs, many-method stills of 100 sources, self-blended images"
+FROM_PUBLISHED = f"{BATCHES}; from the weights that their authors published, learnt on the MesoNet set"
+TRAINED_ON = {
+    PROBE: "many-method stills of 90 sources, as they are and degraded; ImageNet features, frozen",
+    "resnet18": f"{BATCHES}; from scratch",
+    "meso4": FROM_PUBLISHED,
+    "mesoinception4": FROM_PUBLISHED,
+}
+SEEN = dict.fromkeys(PUBLISHED, "mesonet_faces_train")
+"""Held-out part that a member has seen all the same: figures on it flatter it, and it is not weighed there."""
 TIMED_CROPS = 8
 
 
@@ -109,8 +120,9 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
     columns, costs = zip(*(_served(engine, name, parts) for name in members), strict=True)
     logits = np.stack(columns, axis=1)
     held_out = HeldOut.of(parts, np.split(logits[:, 0], np.cumsum([len(part.rows) for part in parts])[:-1]))
-    fitted = weigh(logits, held_out.labels, held_out.parts, members)
-    together = cross_fitted(logits, held_out.labels, held_out.parts, members, held_out.groups)
+    fitted, judged = weighed(logits, held_out, members)
+    logits = logits[:, [members.index(name) for name in judged]]
+    together = cross_fitted(logits, held_out.labels, held_out.parts, judged, _whole_sources(parts))
     content = {
         "bias": fitted.bias,
         "members": [
@@ -124,7 +136,8 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
         ),
         "metrics": metrics_as_dict(_figures(held_out, together)),
         "metrics_frame_classifier_alone": metrics_as_dict(held_out.metrics()),
-        "split": "weights fitted on the held-out parts of the frame classifier; figures cross-fitted by group",
+        "split": "weights fitted on the held-out parts of the frame classifier; figures cross-fitted by group, and by "
+        "whole sources where there are several",
         "command": training.command,
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -143,6 +156,31 @@ def bring_back(names: Sequence[str]) -> None:
             shutil.move(CACHE / "left_out" / name, REPOSITORY / name)
 
 
+def weighed(logits: Floats, held_out: HeldOut, members: Sequence[str]) -> tuple[Weighing, tuple[str, ...]]:
+    """Weigh members where none of them has seen a part; those that have and earn nothing there are out of it.
+
+    Args:
+        logits: [rows, members].
+        held_out: labels and parts of the rows.
+        members: their names.
+
+    Returns:
+        The weights, and the members that were judged in the end.
+    """
+    fair = ~np.isin(held_out.parts, [SEEN[name] for name in members if name in SEEN])
+    fitted = weigh(logits[fair], held_out.labels[fair], np.array(held_out.parts)[fair].tolist(), members)
+    judged = tuple(name for name in members if name not in SEEN)
+    if judged == tuple(members) or SEEN.keys() & fitted.weights.keys():
+        return fitted, tuple(members)
+    return weighed(logits[:, [members.index(name) for name in judged]], held_out, judged)
+
+
+def _whole_sources(parts: Sequence[Part]) -> list[str]:
+    """What a fold of the weights must not divide, for each row: its source, or its group in a set of one source."""
+    examples = [(part, part.faces.examples[row]) for part in parts for row in part.rows]
+    return [f"{part.name}:{example.fields.get('source') or example.group}" for part, example in examples]
+
+
 def _figures(held_out: HeldOut, probabilities: Floats) -> dict[str, dict[str, Measure]]:
     kinds, groups = np.array(held_out.parts), np.array(held_out.groups)
     chosen = {"all": np.ones(len(kinds), bool)} | {name: kinds == name for name in dict.fromkeys(held_out.parts)}
@@ -150,6 +188,11 @@ def _figures(held_out: HeldOut, probabilities: Floats) -> dict[str, dict[str, Me
         name: measure(held_out.labels[rows], probabilities[rows], drawn(groups[rows].tolist()))
         for name, rows in chosen.items()
     }
+
+
+def _limits(name: str) -> tuple[str, ...]:
+    weak = "a companion of frame_classifier: weak by itself"
+    return (weak, f"figures on {SEEN[name]} flatter it: it began there") if name in SEEN else (weak,)
 
 
 @torch.inference_mode()
@@ -179,9 +222,7 @@ def _card(
     return Card(
         name=name,
         task=TASKS[name],
-        trained_on=TRAINED_ON.get(
-            name, "7,000 DFDC pairs, many-method stills of 100 sources, self-blended images; from scratch"
-        ),
+        trained_on=TRAINED_ON[name],
         headline=headline(dict(metrics)),  # type: ignore[arg-type]
         data=("dfdc_faces_train", "manipulated_faces_train less held-out, subtle and confounded sources"),
         split="as frame_classifier: whole groups and whole sources held out, mesonet_faces_train not trained on; "
@@ -189,14 +230,14 @@ def _card(
         seed=training.seed,
         command=training.command,
         metrics=metrics,
-        licence=LICENCE,
-        limits=("a companion of frame_classifier: weak by itself",),
+        licence=f"{LICENCE}; it began as published weights under Apache-2.0" if name in PUBLISHED else LICENCE,
+        limits=_limits(name),
         inputs=INPUTS,
         outputs={"logit": "FP32 [n, 1], calibrated natural log-odds of a deepfake"},
         extra={
             "parameters": sum(value.numel() for value in member.parameters()),
             "calibration": {"scale": line.scale, "bias": line.bias},
-            "training": {"steps": training.steps, "seconds": round(training.seconds)},
+            "training": {"steps": training.steps // EVERY.get(name, 1), "seconds": round(training.seconds)},
             "method": SOURCES[name],
             "ensemble": f"its weight, or that it has none, is in {FILE}",
         },

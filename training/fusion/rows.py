@@ -10,22 +10,22 @@ import numpy as np
 
 from services.common.evidence import Branch, BranchReport
 from services.fusion.features import clip_features, scored_branches
-from training.fusion.corpus import FACE_BRANCHES, VISIBLE_TO, Kind
+from training.fusion.corpus import VISIBLE_TO, Kind
 from training.fusion.fitting import Table, feature_names, transformed
 
-SHARES: Mapping[Kind, float] = MappingProxyType(
-    {
-        Kind.REAL: 1.0,
-        Kind.GENERATED: 0.45,
-        Kind.BLENDED: 0.05,
-        Kind.DUBBED: 0.18,
-        Kind.SYNTHETIC: 0.10,
-        Kind.SHIFTED: 0.15,
-        Kind.STILL: 0.07,
-    }
+FAMILIES: tuple[Mapping[Kind, float], ...] = (
+    {Kind.GENERATED: 0.88, Kind.BLENDED: 0.12},
+    {Kind.DUBBED: 0.68, Kind.SYNTHETIC: 0.32},
+    {Kind.SHIFTED: 1.0},
+    {Kind.STILL: 1.0},
 )
-"""How much all clips of a kind weigh together. Self-blending is what the frame classifier was taught with,
-so it says least of forgeries that users meet."""
+"""What may have been done to a clip: its faces altered, its voice replaced, its sound moved, a picture made to speak;
+each counts alike, and as much as that nothing was done. The numbers divide a family among its kinds: self-blending is
+what the frame classifier was taught with, so it says least of forgeries that users meet."""
+SHARES: Mapping[Kind, float] = MappingProxyType(
+    {Kind.REAL: 1.0} | {kind: share / len(FAMILIES) for family in FAMILIES for kind, share in family.items()}
+)
+"""How much all clips of a kind weigh together."""
 CLIPS = "clips"
 DOMAIN_SHARES: Mapping[str, float] = MappingProxyType(
     {CLIPS: 1.0, "dfdc_faces_val": 0.5, "manipulated_faces_train": 0.5, "mesonet_faces_train": 0.2}
@@ -87,12 +87,8 @@ def table_for(rows: Sequence[LabelledRow], branches: frozenset[Branch]) -> Table
 
 
 def prior_odds(branches: frozenset[Branch]) -> float:
-    """Forgeries for each real clip for which a head is calibrated: one of each family that it can see.
-
-    A face may be forged, and so may sound or its timing; a head that sees both is asked about both.
-    """
-    families = (FACE_BRANCHES, frozenset({Branch.AUDIO, Branch.SYNC}))
-    return float(sum(bool(branches & family) for family in families))
+    """Forgeries for each real clip for which a head is calibrated: one of each family that it can see."""
+    return float(sum(any(VISIBLE_TO[kind] & branches for kind in family) for family in FAMILIES))
 
 
 def row_weights(rows: Sequence[LabelledRow]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
