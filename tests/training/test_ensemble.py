@@ -22,7 +22,7 @@ from training.ensemble.members import PUBLISHED, WholeFace, load_published, new_
 from training.ensemble.probe import ShallowProbe, fit_unit  # noqa: E402
 from training.ensemble.serving import SEEN, CalibratedMember, weighed  # noqa: E402
 from training.ensemble.training import JointRun  # noqa: E402
-from training.ensemble.weighing import cross_fitted, weigh  # noqa: E402
+from training.ensemble.weighing import cross_fitted, earning, weigh  # noqa: E402
 from training.frame.training import Plan  # noqa: E402
 
 pytestmark = pytest.mark.training
@@ -116,9 +116,15 @@ def test_a_part_that_a_member_has_seen_has_no_say_on_it() -> None:
     logits[:600, 1] = np.random.default_rng(1).normal(size=600) - 0.3 * labels[:600]
     logits[600:, 1] = 6.0 * labels[600:] - 3.0
     held_out = HeldOut(logits[:, 0], labels, parts, tuple(str(at) for at in range(1200)))
-    fitted, judged = weighed(logits, held_out, NAMES)
+    fitted = weighed(logits, held_out, NAMES, held_out.groups)
     assert set(fitted.weights) == {FRAME_MODEL}
-    assert judged == (FRAME_MODEL,)
+
+
+def test_a_member_that_adds_next_to_nothing_is_not_worth_its_cost() -> None:
+    logits, labels = made(2000)
+    logits[:, 2] = logits[:, 0] + np.random.default_rng(1).normal(0, 0.2, 2000)
+    groups = [str(at) for at in range(2000)]
+    assert earning(logits, labels, ["one"] * 2000, NAMES, groups) == (FRAME_MODEL, "meso4")
 
 
 def test_published_weights_say_fake_with_a_high_number() -> None:

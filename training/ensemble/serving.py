@@ -25,7 +25,7 @@ from training.cards import Card, metrics_as_dict, write_card
 from training.crop_models import INPUTS, LICENCE, REPOSITORY, ROOT, HeldOut, Part, drawn, export, headline
 from training.ensemble.members import MESO_SIDE, PUBLISHED
 from training.ensemble.training import EVERY
-from training.ensemble.weighing import Weighing, cross_fitted, weigh
+from training.ensemble.weighing import Weighing, cross_fitted, earning, weigh
 from training.metrics import Measure, measure
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,8 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
     columns, costs = zip(*(_served(engine, name, parts) for name in members), strict=True)
     logits = np.stack(columns, axis=1)
     held_out = HeldOut.of(parts, np.split(logits[:, 0], np.cumsum([len(part.rows) for part in parts])[:-1]))
-    fitted, judged = weighed(logits, held_out, members)
+    fitted = weighed(logits, held_out, members, _whole_sources(parts))
+    judged = tuple(fitted.weights)
     logits = logits[:, [members.index(name) for name in judged]]
     together = cross_fitted(logits, held_out.labels, held_out.parts, judged, _whole_sources(parts))
     content = {
@@ -156,23 +157,26 @@ def bring_back(names: Sequence[str]) -> None:
             shutil.move(CACHE / "left_out" / name, REPOSITORY / name)
 
 
-def weighed(logits: Floats, held_out: HeldOut, members: Sequence[str]) -> tuple[Weighing, tuple[str, ...]]:
-    """Weigh members where none of them has seen a part; those that have and earn nothing there are out of it.
+def weighed(logits: Floats, held_out: HeldOut, members: Sequence[str], sources: Sequence[str]) -> Weighing:
+    """Weigh the members that are worth their cost, by parts that none of them has seen.
 
     Args:
         logits: [rows, members].
         held_out: labels and parts of the rows.
         members: their names.
-
-    Returns:
-        The weights, and the members that were judged in the end.
+        sources: [rows], what weights and the rows they are judged on must not share.
     """
-    fair = ~np.isin(held_out.parts, [SEEN[name] for name in members if name in SEEN])
-    fitted = weigh(logits[fair], held_out.labels[fair], np.array(held_out.parts)[fair].tolist(), members)
-    judged = tuple(name for name in members if name not in SEEN)
-    if judged == tuple(members) or SEEN.keys() & fitted.weights.keys():
-        return fitted, tuple(members)
-    return weighed(logits[:, [members.index(name) for name in judged]], held_out, judged)
+    parts = np.array(held_out.parts)
+
+    def fair(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+        return ~np.isin(parts, [SEEN[name] for name in names if name in SEEN])
+
+    rows = fair(members)
+    labels, cells, whole = held_out.labels[rows], parts[rows].tolist(), np.array(sources)[rows].tolist()
+    worthy = earning(logits[rows], labels, cells, members, whole)
+    rows = fair(worthy)
+    columns = [members.index(name) for name in worthy]
+    return weigh(logits[np.ix_(rows, columns)], held_out.labels[rows], parts[rows].tolist(), worthy)
 
 
 def _whole_sources(parts: Sequence[Part]) -> list[str]:

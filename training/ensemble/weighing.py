@@ -24,6 +24,8 @@ MOST_LOST = 0.003
 harm where it is strong."""
 LEAST_SHARE = 0.05
 """Part of all weight on standardised logits below which a member is not worth its cost."""
+LEAST_GAIN = 0.005
+"""AUC that a member must add on some set, by weights that have not seen the group, to be worth its cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,37 @@ def weigh(logits: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str], n
         if all(areas[cell] >= alone[cell] - MOST_LOST for cell in alone):
             break
     return _calibrated(logits[:, kept] @ shrunk, labels, balance, chosen, shrunk)
+
+
+def earning(
+    logits: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str], names: Sequence[str], groups: Sequence[str]
+) -> tuple[str, ...]:
+    """The members that are worth their cost: one by one, the one that adds least leaves.
+
+    Args:
+        logits: [rows, members].
+        labels: [rows], 1 = fake.
+        cells: [rows], the set of each row.
+        names: of the members.
+        groups: [rows], what weights and the rows they are judged on must not share.
+    """
+    kept = list(weigh(logits, labels, cells, names).weights)
+
+    def areas(members: Sequence[str]) -> dict[str, float]:
+        columns = logits[:, [names.index(name) for name in members]]
+        return _areas(cross_fitted(columns, labels, cells, members, groups), labels, cells)
+
+    while len(kept) > 1:
+        together, gains = areas(kept), {}
+        for name in kept:
+            if name != FRAME_MODEL:
+                without = areas([other for other in kept if other != name])
+                gains[name] = max(together[cell] - without[cell] for cell in together)
+        least = min(gains, key=lambda name: gains[name])
+        if gains[least] >= LEAST_GAIN:
+            break
+        kept.remove(least)
+    return tuple(kept)
 
 
 def _areas(scores: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str]) -> dict[str, float]:
