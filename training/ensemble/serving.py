@@ -176,7 +176,7 @@ def weighed(logits: Floats, held_out: HeldOut, members: Sequence[str], sources: 
     worthy = earning(logits[rows], labels, cells, members, whole)
     rows = fair(worthy)
     columns = [members.index(name) for name in worthy]
-    return weigh(logits[np.ix_(rows, columns)], held_out.labels[rows], parts[rows].tolist(), worthy)
+    return weigh(logits[rows][:, columns], held_out.labels[rows], parts[rows].tolist(), worthy)
 
 
 def _whole_sources(parts: Sequence[Part]) -> list[str]:
