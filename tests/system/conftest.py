@@ -6,6 +6,7 @@ import io
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,27 @@ import pytest
 from bonafide.analysis import Analysis
 from bonafide.client import Client
 from deploy.local.stack import Stack, StackOptions
+from deploy.observe.receiver import OtlpReceiver, traced
 from tests.system.watching import Baseline
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    options = StackOptions(
-        run_directory=tmp_path_factory.mktemp("run"),
-        environment={"BONAFIDE_GATEWAY_MAX_FILE_BYTES": str(64 << 20)},
-    )
-    with Stack(options) as running:
+def receiver() -> Iterator[OtlpReceiver]:
+    with OtlpReceiver() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="session")
+def stack(run_directory: Path, receiver: OtlpReceiver) -> Iterator[Stack]:
+    """Every trace of it goes to the receiver."""
+    seen = traced(StackOptions(run_directory=run_directory), receiver)
+    environment = {**seen.environment, "BONAFIDE_GATEWAY_MAX_FILE_BYTES": str(64 << 20)}
+    with Stack(replace(seen, environment=environment)) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ def fleet() -> Dashboard:
     """Is it well, is anything refused, who is missing."""
     made = board("bonafide-fleet", "fleet", "Whether clips are analysed as promised, and what is in their way.")
     row(made, "Promises: how many times too fast each error budget burns (1 lasts 30 days)", _promises())
+    row(made, "How they burnt", _burns())
     row(made, "Calls", _calls())
     row(made, "Work", _work())
     row(made, "Waiting", _waiting())
@@ -33,6 +34,13 @@ def _promises() -> list[Panel]:
         )
         for each in OBJECTIVES
     ]
+
+
+def _burns() -> list[Panel]:
+    burns = f"bonafide:slo_errors:ratio_rate1h{{{HERE}}} / on (slo) group_left () bonafide:slo_budget:ratio"
+    legend = "{{slo}} {{branch}}{{priority}}{{component}}"
+    course = "Each objective over the last hour; a page at 14.4, or at 6 over six hours."
+    return [graph("Burn", COUNT, [Query(burns, legend)], course, limit=6, width=24)]
 
 
 def _calls() -> list[Panel]:
