@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group
@@ -15,8 +16,8 @@ from deploy.observe.prometheus import Prometheus, Sample
 from deploy.observe.receiver import Span
 
 QUANTILES = (0.5, 0.95, 0.99)
-_LONGEST_CHILDREN = 6
-"""Children of one name that are shown one by one; the others are counted."""
+_LONGEST_CHILDREN = 3
+"""Children of one name that are shown one by one, the longest; the others are counted."""
 
 
 def latency_table(prometheus: Prometheus, title: str, histogram: str, labels: Sequence[str]) -> Table:
@@ -78,12 +79,14 @@ def _grow(tree: Tree, span: Span, children: Mapping[str, Sequence[Span]], first:
         ("  failed", "red") if span.error else "",
     )
     branch = tree.add(words)
-    shown: dict[str, int] = {}
-    for child in children.get(span.span_id, ()):
-        shown[child.name] = shown.get(child.name, 0) + 1
-        if shown[child.name] <= _LONGEST_CHILDREN:
+    below = children.get(span.span_id, ())
+    longest = sorted(below, key=lambda each: each.seconds, reverse=True)
+    counts = Counter(child.name for child in below)
+    shown = {name: [each for each in longest if each.name == name][:_LONGEST_CHILDREN] for name in counts}
+    for child in below:
+        if child in shown[child.name]:
             _grow(branch, child, children, first)
-    for name, count in shown.items():
+    for name, count in counts.items():
         if count > _LONGEST_CHILDREN:
             branch.add(Text(f"{count - _LONGEST_CHILDREN} more of {name}", "dim"))
 
