@@ -161,7 +161,10 @@ def _footer(analysis: Analysis) -> Text:
         lines.append(f"speech: {analysis.speech_fraction:.0%} of the sound, {len(analysis.windows)} windows")
     timings = (f"{STAGES[stage]} {milliseconds:.0f} ms" for stage, milliseconds in analysis.timings.items())
     lines.append(f"time: {_joined(timings)}, all {sum(analysis.timings.values()):.0f} ms")
-    models = (f"{model.name}/{model.version} {model.sha256[:8]} ({model.engine})" for model in analysis.models)
+    models = (
+        f"{model.name}/{model.version} {model.sha256[:8]} ({model.engine}{', on trial' if model.candidate else ''})"
+        for model in analysis.models
+    )
     lines.append(f"models: {_joined(models)}")
     lines.append(f"request: {analysis.request_id}")
     return Text("\n".join(lines), "dim")

@@ -58,7 +58,10 @@ def analysis() -> Analysis:
         tracks_skipped=2,
         windows=(SpeechWindow(0, 4_000_000, 0.8),),
         speech_fraction=None,
-        models=(ModelInfo("frame_classifier", "1", "ab" * 32, "triton"),),
+        models=(
+            ModelInfo("frame_classifier", "1", "ab" * 32, "triton"),
+            ModelInfo("patch_gate", "2", "cd" * 32, "triton", candidate=True),
+        ),
         timings={Stage.RECEIVING: 10.0, Stage.ANALYZING: 500.0},
     )
 
@@ -74,6 +77,7 @@ def test_report_names_verdict_every_branch_and_what_was_left_out(analysis: Analy
     for expected in ("DEEPFAKE", "P(deepfake) = 0.930", "0.910", "timed out", "no sound", "6 blinks", "+2.50"):
         assert expected in text
     assert "2 more faces were not analysed" in text
+    assert "frame_classifier/1 abababab (triton), patch_gate/2 cdcdcdcd (triton, on trial)" in " ".join(text.split())
     assert all(branch in text for branch in Branch)
 
 
