@@ -13,9 +13,10 @@ import pytest
 
 from deploy.local import triton
 from deploy.local.processes import stop_together
+from deploy.local.stack import ROOT
 from services.common.errors import BonafideError
 from services.common.inference import TritonEngine
-from services.common.triton_care import ServedModel
+from services.common.triton_care import ServedModel, read_config
 from tests.local.conftest import start_triton, write_model
 
 PIXELS = {"pixels": np.ones((1, 2, 4), np.uint8)}
@@ -43,6 +44,14 @@ async def steady_calls(engine: TritonEngine, version: str) -> AsyncIterator[list
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "model_repository").glob("*/config.pbtxt")), ids=lambda path: path.parent.name
+)
+def test_every_served_model_keeps_all_of_its_versions(config: Path) -> None:
+    """Otherwise Triton would serve the newest alone, whatever the plan says."""
+    assert read_config(config).version_policy.WhichOneof("policy_choice") == "all"
 
 
 async def until_it_answers(engine: TritonEngine, model: ServedModel) -> None:
