@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_trial(add(mode.value, _trial, text, version=True), mode)
     add("promote", _promote, "make the candidate the stable version", version=False)
-    add("rollback", _rollback, "drop the candidate; without one, go back to the root card's version", version=False)
+    add("rollback", _rollback, "drop the candidate; without one, go back to the stable version before", version=False)
     add("retire", _retire, "remove a staged version that the plan does not name", version=True)
     plan = steps.add_parser("plan", parents=[common], help="show the plan", description="show the plan")
     plan.set_defaults(step=_show)
@@ -116,19 +116,22 @@ def _promote(options: argparse.Namespace, repository: ModelRepository, plan: Rol
     if candidate is None:
         raise ModelRepositoryError(f"{options.name} has no candidate")
     repository.at(plan.stable | {options.name: candidate.version}).verified(options.name)
-    return _with(plan, options.name, ModelPlan(stable=candidate.version))
+    before = _known(plan, options.name).stable
+    return _with(plan, options.name, ModelPlan(stable=candidate.version, previous=before))
 
 
 def _rollback(options: argparse.Namespace, repository: ModelRepository, plan: RolloutPlan) -> RolloutPlan:  # noqa: ARG001
     known = _known(plan, options.name)
-    return _with(plan, options.name, ModelPlan(known.stable) if known.candidate is not None else ModelPlan())
+    back = replace(known, candidate=None) if known.candidate is not None else ModelPlan(stable=known.previous)
+    return _with(plan, options.name, back)
 
 
 def _retire(options: argparse.Namespace, repository: ModelRepository, plan: RolloutPlan) -> None:
     from bonafide.models_staging import unstage  # noqa: PLC0415 - needs more packages than a client has
 
     known = _known(plan, options.name)
-    if options.version in {known.stable, known.candidate.version if known.candidate is not None else None}:
+    tried = known.candidate.version if known.candidate is not None else None
+    if options.version in {known.stable, known.previous, tried}:
         raise ModelRepositoryError(f"the plan names {options.name}/{options.version}: take it out first")
     unstage(repository, options.name, options.version)
 

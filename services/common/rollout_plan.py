@@ -61,10 +61,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class ModelPlan:
-    """One model: its stable version, None for that of the root card, and its candidate, if it has one."""
+    """One model: its stable version, None for that of the root card, and its candidate, if it has one.
+
+    ``previous`` is the stable version before, kept for whoever wants to go back; the services do not read it.
+    """
 
     stable: _Version | None = None
     candidate: Candidate | None = None
+    previous: _Version | None = None
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)

@@ -69,6 +69,19 @@ def test_a_candidate_is_dropped_before_what_is_stable(root: Path) -> None:
     assert plan(root).stable == {MODEL: "2"}
 
 
+def test_back_is_to_the_version_before_and_then_to_the_root_card(root: Path) -> None:
+    staged(root)
+    write_version(root / "models", "3", scorer(1.0))
+    for version in ("2", "3"):
+        assert step(root, "shadow", MODEL, version) == 0
+        assert step(root, "promote", MODEL) == 0
+    assert step(root, "retire", MODEL, "2") == 2
+    assert step(root, "rollback", MODEL) == 0
+    assert plan(root).stable == {MODEL: "2"}
+    assert step(root, "rollback", MODEL) == 0
+    assert plan(root) == RolloutPlan()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
