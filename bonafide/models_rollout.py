@@ -90,7 +90,7 @@ def _add_trial(parser: argparse.ArgumentParser, mode: Mode) -> None:
     parser.add_argument("--disagreement", type=float, default=known.disagreement, help="share that may differ")
     parser.add_argument("--margin", type=float, default=known.margin, help="difference of probability that counts")
     parser.add_argument("--minimum", type=int, default=known.minimum, help="clips before anything is concluded")
-    parser.add_argument("--seconds", type=float, default=known.seconds, help="time it may take for a clip")
+    parser.add_argument("--seconds", type=float, default=known.seconds, help="time that a call to it may take")
     parser.set_defaults(mode=mode)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -9,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from services.common.errors import BonafideError, ModelNotDeployedError, UnavailableError
+from services.common.errors import BonafideError, DeadlineError, ModelNotDeployedError, UnavailableError
 from services.common.evidence import ModelInfo
 from services.common.inference import InferenceEngine, VersionedEngine
 from services.common.models import ModelCard, ModelRepository
@@ -89,6 +91,7 @@ class BoundEngine:
         engine: holds all versions.
         repository: whose cards name the versions of this clip.
         candidate: the model on trial, whose calls are not tried again because the stable version stands by.
+        seconds: time that one of its calls may take.
         watched: models whose calls are kept.
     """
 
@@ -98,30 +101,42 @@ class BoundEngine:
         repository: ModelRepository,
         *,
         candidate: str = "",
+        seconds: float = math.inf,
         watched: frozenset[str] = frozenset(),
     ) -> None:
         self.kind = engine.kind
         self._engine = engine
         self._repository = repository
         self._candidate = candidate
+        self._seconds = seconds
         self._versions: dict[str, str] = {}
         self.failed: set[str] = set()
         self.calls: dict[str, list[Call]] = {name: [] for name in watched}
 
     async def infer(self, model: str, inputs: Mapping[str, Array], *, timeout: float) -> dict[str, Array]:
         """See InferenceEngine."""
-        on_trial = model == self._candidate
         try:
-            outputs = await self._engine.infer(
-                model, inputs, timeout=timeout, version=self._version(model), patient=not on_trial
-            )
-            if on_trial:
-                logits_of(model, outputs)
-        except BonafideError:
+            if model == self._candidate:
+                outputs = await self._try(model, inputs, min(timeout, self._seconds))
+            else:
+                outputs = await self._engine.infer(model, inputs, timeout=timeout, version=self._version(model))
+        except (BonafideError, asyncio.CancelledError):
             self.failed.add(model)
             raise
         if model in self.calls:
             self.calls[model].append(Call(inputs, outputs))
+        return outputs
+
+    async def _try(self, model: str, inputs: Mapping[str, Array], seconds: float) -> dict[str, Array]:
+        """A call to the candidate, which must give a number, and in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                outputs = await self._engine.infer(
+                    model, inputs, timeout=seconds, version=self._version(model), patient=False
+                )
+        except TimeoutError as error:
+            raise DeadlineError(f"the candidate of {model} did not answer in time") from error
+        logits_of(model, outputs)
         return outputs
 
     async def close(self) -> None:

@@ -39,7 +39,7 @@ class Budgets:
 
     ``errors`` is the share of clips on which it may fail where the stable version does not; ``disagreement`` the
     share on which its probability may differ by ``margin`` or more; ``minimum`` the clips before which nothing
-    is concluded; ``seconds`` the time that it may take for one clip.
+    is concluded; ``seconds`` the time that one call to it, or one comparison, may take.
     """
 
     errors: Annotated[float, Field(gt=0, lt=0.5)] = 0.02

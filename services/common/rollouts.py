@@ -105,37 +105,40 @@ class Rollouts:
         """See Models; a candidate that fails or is late costs this clip time and nothing else."""
         began = time.monotonic()
         canary = self._canary(content)
-        if canary is not None and canary.model != HEADS:
-            found = await self._by_candidate(canary, work, timeout)
+        if canary is not None and canary.model == HEADS:
+            canary = None
+        blamed = False
+        if canary is not None:
+            candidate = self._candidate_engine(canary)
+            found = await _tried(work, ClipModels(candidate, canary.repository, canary.model), candidate, timeout)
             if found is not None:
+                self._heard(canary, candidate)
                 return found[0]
+            blamed = canary.model in candidate.failed
         shadows = [each for each in self.trials if each.model != HEADS and each.watches(content)]
         engine = BoundEngine(self._engine, self.stable, watched=frozenset(each.model for each in shadows))
         result = await work(ClipModels(engine, self.stable), timeout - (time.monotonic() - began))
-        if canary is not None and canary.model != HEADS and canary.model not in engine.failed:
+        if canary is not None and blamed and canary.model not in engine.failed:
             canary.note_failure()
         for shadow in shadows:
             self._compare(shadow, engine.calls[shadow.model])
         return result
 
-    async def _by_candidate(self, trial: Trial, work: Work[Result], timeout: float) -> tuple[Result] | None:
-        """What a candidate makes of a clip; None when the stable version has to answer it."""
-        watched = frozenset({trial.model})
-        engine = BoundEngine(self._engine, trial.repository, candidate=trial.model, watched=watched)
-        models = ClipModels(engine, trial.repository, trial.model)
-        allowed = min(CANDIDATES_SHARE_OF_TIME * timeout, trial.candidate.budgets.seconds)
-        try:
-            async with asyncio.timeout(allowed):
-                result = await work(models, allowed)
-        except Exception as error:  # noqa: BLE001 - whatever a candidate does, the stable version answers
-            _log.info("%s failed on a clip, which the stable version answers: %r", trial, error)
-            return None
-        if trial.model in engine.failed:
-            return None
-        if engine.calls[trial.model]:  # it had a part in this clip
+    def _candidate_engine(self, trial: Trial) -> BoundEngine:
+        return BoundEngine(
+            self._engine,
+            trial.repository,
+            candidate=trial.model,
+            seconds=trial.candidate.budgets.seconds,
+            watched=frozenset({trial.model}),
+        )
+
+    def _heard(self, trial: Trial, engine: BoundEngine) -> None:
+        """A candidate's answer stands; it may have had no part in the clip."""
+        calls = engine.calls[trial.model]
+        if calls:
             trial.note_success()
-        self._compare(trial, engine.calls[trial.model])
-        return (result,)
+        self._compare(trial, calls)
 
     def heads_on_trial(self, content: str) -> Trial | None:
         """The trial of fusion heads that a clip meets, whatever its candidate may do."""
@@ -269,6 +272,21 @@ class Rollouts:
                 raise UnavailableError(f"model {trial.model} gave another number of log-odds", reason="MODEL_FAILED")
             differences.append(np.abs(sigmoid(one) - sigmoid(other)).ravel())
         return float(np.concatenate(differences).mean())
+
+
+async def _tried(work: Work[Result], models: ClipModels, engine: BoundEngine, timeout: float) -> tuple[Result] | None:
+    """What a candidate makes of a clip; None when the stable version has to answer it."""
+    allowed = CANDIDATES_SHARE_OF_TIME * timeout
+    try:
+        async with asyncio.timeout(allowed):
+            result = await work(models, allowed)
+    except TimeoutError:
+        return None  # the engine knows whether the candidate was what took so long
+    except Exception as error:  # noqa: BLE001 - whatever a candidate does, the stable version answers
+        _log.info("the candidate of %s failed on a clip, which the stable version answers: %r", models.candidate, error)
+        engine.failed.add(models.candidate)
+        return None
+    return None if models.candidate in engine.failed else (result,)
 
 
 def sigmoid(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -64,8 +64,18 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
+class _Sight:
+    """What is to be judged of one clip: crops, the dense window, and what will be known of what the faces do."""
+
+    crops: Sequence[FaceCrop]
+    branches: frozenset[Branch]
+    dense: Sequence[Frame]
+    watching: asyncio.Future[Watched]
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
-    """What the networks of one choice say of a clip, and which of them took part."""
+    """What the networks say of a clip, and which of them took part."""
 
     reports: tuple[BranchReport, ...]
     models: tuple[ModelInfo, ...]
@@ -128,18 +138,11 @@ class VisualPipeline:
         pictures = [frame.pixels for frame in survey], [frame.pixels for frame in dense]
         crops = choose_crops(tracking.tracks, *pictures, Choice(settings.max_crops_per_track, settings.max_crops))
         watching = asyncio.ensure_future(self._observe(calls, tracking.tracks, dense))
-
-        async def judge(models: ClipModels, seconds: float) -> Judged:
-            return await self._judge(models, calls.through(models.engine, seconds), crops, branches, dense, watching)
-
         try:
-            judged = await self._models.answer(content, judge, timeout=calls.remaining())
+            judged = await self._judge(calls, _Sight(crops, branches, dense, watching), content)
             watched = await watching
         finally:
             watching.cancel()
-        for report in judged.reports:
-            if report.milliseconds:
-                self._telemetry.observe(STAGE_DURATION, report.milliseconds / 1000, stage=report.branch)
         return VisualEvidence(
             reports=ledger.complete(judged.reports),
             tracks=tuple(
@@ -150,23 +153,27 @@ class VisualPipeline:
             models=judged.models,
         )
 
-    async def _judge(
-        self,
-        models: ClipModels,
-        calls: ModelCalls,
-        crops: Sequence[FaceCrop],
-        branches: frozenset[Branch],
-        dense: Sequence[Frame],
-        watching: asyncio.Future[Watched],
-    ) -> Judged:
-        """The reports of all branches, by the networks of one choice."""
+    async def _judge(self, calls: ModelCalls, sight: _Sight, content: str) -> Judged:
+        """The reports of all branches, by the networks that this clip gets."""
+
+        async def judge(models: ClipModels, seconds: float) -> Judged:
+            return await self._judge_by(models, calls.through(models.engine, seconds), sight)
+
+        judged = await self._models.answer(content, judge, timeout=calls.remaining())
+        for report in judged.reports:
+            if report.milliseconds:
+                self._telemetry.observe(STAGE_DURATION, report.milliseconds / 1000, stage=report.branch)
+        return judged
+
+    async def _judge_by(self, models: ClipModels, calls: ModelCalls, sight: _Sight) -> Judged:
+        """The reports of all branches, by these networks."""
         ensemble, cards = await asyncio.to_thread(_deployed, models.repository)
         judge = Judge(calls, cards, ensemble, batch=self._settings.score_batch)
-        judgement = await judge.judge(crops, branches)
-        watched = await asyncio.shield(watching)  # another choice may need it, too
+        judgement = await judge.judge(sight.crops, sight.branches)
+        watched = await asyncio.shield(sight.watching)  # other networks may need it, too
         reports = [*judgement.reports]
-        if Branch.TEMPORAL in branches:
-            reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, dense))
+        if Branch.TEMPORAL in sight.branches:
+            reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, sight.dense))
         of_branch = {
             Branch.PATCH: {PATCH_MODEL},
             Branch.FRAME: set(ensemble.weights),

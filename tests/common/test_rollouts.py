@@ -185,6 +185,24 @@ async def test_a_clip_on_which_both_fail_is_not_held_against_the_candidate(room:
     assert room.trial.errors.outcomes == 0
 
 
+async def test_what_else_takes_long_is_not_held_against_the_candidate(room: Room) -> None:
+    room.add(scorer(OTHER))
+    write_plan(room.file, scorer=candidate("canary"))
+    await room.rollouts.ready()
+    asked: list[str] = []
+
+    async def work(models: ClipModels, seconds: float) -> str:
+        asked.append(models.candidate)
+        if len(asked) == 1:
+            await asyncio.sleep(seconds + 60)
+        await models.engine.infer(MODEL, INPUTS, timeout=seconds)
+        return models.candidate
+
+    assert await room.rollouts.answer(CLIPS[0], work, timeout=2) == ""
+    assert asked == [MODEL, ""]
+    assert room.trial.errors.outcomes == 0
+
+
 async def test_a_canary_needs_heads_that_were_fitted_on_it(room: Room) -> None:
     room.add(scorer(OTHER), heads=False)
     write_plan(room.file, scorer=candidate("canary"))
