@@ -52,9 +52,9 @@ def table(phases: Sequence[Phase], command: str) -> str:
     """The figures as Markdown."""
     lines = [
         "",
-        f"`{command}` (`make swap`): the real stack with a real Triton on {os.cpu_count()} cores, tiny networks, every",
-        "request a clip of its own, none sent twice. A request counts as failed when it gets no verdict, or one that",
-        "lacks a branch because something was out of order.",
+        f"The real stack with a real Triton on {os.cpu_count()} cores, tiny networks, every request a clip of its own, none",
+        "sent twice. A request counts as failed when it gets no verdict, or one that lacks a branch because something was",
+        f"out of order. Made by `make swap` with `{command}`; {sum(each.requests for each in phases)} requests in all.",
         "",
         "| phase | requests | failed | median | 95 % | |",
         "|---|---|---|---|---|---|",
