@@ -50,11 +50,12 @@ def write(phases: Sequence[Phase], command: str) -> None:
 
 def table(phases: Sequence[Phase], command: str) -> str:
     """The figures as Markdown."""
+    whole = sum(each.requests for each in phases)
     lines = [
         "",
-        f"The real stack with a real Triton on {os.cpu_count()} cores, tiny networks, every request a clip of its own, none",
-        "sent twice. A request counts as failed when it gets no verdict, or one that lacks a branch because something was",
-        f"out of order. Made by `make swap` with `{command}`; {sum(each.requests for each in phases)} requests in all.",
+        f"The real stack with a real Triton on {os.cpu_count()} cores, tiny networks, every request a clip of its own,",
+        "none sent twice. A request counts as failed when it gets no verdict, or one that lacks a branch because",
+        f"something was out of order. `make swap`, here as `{command}`: {whole} requests.",
         "",
         "| phase | requests | failed | median | 95 % | |",
         "|---|---|---|---|---|---|",
