@@ -1,6 +1,6 @@
 """What an operator sees and is woken by: Prometheus rules and Grafana dashboards as code, and ``make observe``.
 
-``rules.yaml`` and ``dashboards/*.json`` are written by ``python -m deploy.observe.generate`` from the modules
+``rules.yaml`` and ``dashboards/*.json`` are written by ``make dashboards`` from the modules
 here, and a test holds them in step. They are plain files, as Prometheus and Grafana read them; a chart copies
 them as they are: ``groups`` of ``rules.yaml`` is the ``spec`` of a PrometheusRule, and each dashboard one key
 of a ConfigMap. ``files.installed`` lists them by name with their content.

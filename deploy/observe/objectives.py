@@ -95,13 +95,19 @@ def _late(metric: str, seconds: Mapping[str, float], label: str) -> tuple[str, s
     return ratio, f"3600 * ({late})"
 
 
+def _answered(window: str) -> str:
+    """Rate of analyses that were answered, items of batches by themselves."""
+    metrics = ("bonafide_answers_computed_total", "bonafide_answers_reused_total")
+    return " + ".join(f"sum by (namespace) (rate({metric}[{window}]))" for metric in metrics)
+
+
 def _failed(window: str) -> str:
-    """Rate of analyses that failed for a reason of ours, refusals for want of capacity included; 0 with none."""
-    asked = f"sum by (namespace) (rate(bonafide_requests_total{{{ANALYSES}}}[{window}]))"
+    """Rate of analyses that failed for a reason of ours, or were refused for want of capacity; 0 with none."""
+    nothing = f"0 * ({_answered(window)})"
     failed = f"sum by (namespace) (rate(bonafide_requests_total{{{ANALYSES},{OUR_FAULT}}}[{window}]))"
     reasons = f'component="gateway",reason=~"{OVERLOADED}|{NO_ROOM}"'
     refused = f"sum by (namespace) (rate(bonafide_requests_refused_total{{{reasons}}}[{window}]))"
-    return f"(({failed} or 0 * {asked}) + ({refused} or 0 * {asked}))"
+    return f"(({failed} or {nothing}) + ({refused} or {nothing}))"
 
 
 _BRANCH_RATIO, _BRANCH_ERRORS = _late("bonafide_branch_duration_seconds", BRANCH_SECONDS, "branch")
@@ -114,7 +120,7 @@ OBJECTIVES = (
         name="availability",
         alert="BonafideAvailabilityBudgetBurn",
         target=0.999,
-        ratio=f"{_failed(WINDOW)} / sum by (namespace) (rate(bonafide_requests_total{{{ANALYSES}}}[{WINDOW}]))",
+        ratio=f"{_failed(WINDOW)} / ({_answered(WINDOW)} + {_failed(WINDOW)})",
         errors=f"3600 * {_failed('1h')}",
         summary="Analyses fail or are refused",
         description="{{ $value | humanizePercentage }} of analyses failed for a reason of ours; 0.1% may.",
