@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
 from training.audio.cepstral_network import CepstralClassifier, ExcerptCepstra, Schedule, fit, score
 from training.audio.channels import CHANNELS, CLEAN, DEGRADATIONS
+from training.audio.comparison import by_hand, few_of_each, report
 from training.audio.constant_q import QUALITY, ConstantQ, centres, cepstral_matrix
 from training.audio.corpus import Utterance, read_utterances
-from training.audio.evaluation import held_out_splits, source_folds
+from training.audio.evaluation import held_out_splits, held_out_system_splits, source_folds
 from training.audio.export import MixtureGraph, SpoofClassifier, export
 from training.audio.features import FEATURES, FineStructure
 from training.audio.heads import cell_weights
@@ -87,8 +89,8 @@ def running_mean(values: Floats, axis: int, width: int) -> Floats:
     return np.moveaxis(np.array(means), 0, axis)
 
 
-def log_floored(power: Floats) -> Floats:
-    return np.log(power + 1e-7 * power.mean())
+def log_floored(power: Floats, floor: float = 1e-7) -> Floats:
+    return np.log(power + floor * power.mean())
 
 
 def texture(samples: Sound) -> Floats:
@@ -105,24 +107,24 @@ def texture(samples: Sound) -> Floats:
     )
 
 
-def moments(residual: Floats) -> list[Floats]:
+def moments(residual: Floats, bands: int = 40, smallest: float = 1e-12) -> list[Floats]:
     rows = []
-    for part, share in in_bands(residual, 40):
+    for part, share in in_bands(residual, bands):
         weight = np.broadcast_to(share, part.shape) / len(part)
         mean = (weight * part).sum()
-        deviation = np.sqrt((weight * (part - mean) ** 2).sum())
+        deviation = np.sqrt(max((weight * (part - mean) ** 2).sum(), smallest))
         skewness = (weight * (part - mean) ** 3).sum() / deviation**3
         rows.append([deviation, skewness, (weight * np.abs(part)).sum() / deviation])
     return list(np.array(rows).T)
 
 
-def persistence(residual: Floats) -> Floats:
+def persistence(residual: Floats, bands: int = 40, smallest: float = 1e-12) -> Floats:
     rows = []
-    for part, share in in_bands(residual, 40):
+    for part, share in in_bands(residual, bands):
         mean = (part.mean(0) * share).sum()
         variance = ((part**2).mean(0) * share).sum() - mean**2
         lagged = ((part[1:] * part[:-1]).mean(0) * share).sum() - mean**2
-        rows.append(lagged / variance)
+        rows.append(lagged / max(variance, smallest))
     return np.array(rows)
 
 
@@ -143,6 +145,12 @@ def residual_statistics(samples: Sound, window: int, hop: int) -> Floats:
     groups = [np.ones(len(power), bool), *(thirds(power) if window == 512 else [])]
     shapes = [part for rows in groups for part in (*moments(fine[rows]), *moments(quick[rows]))]
     return np.concatenate([*shapes, persistence(fine)])
+
+
+def prominence(samples: Sound, window: int, hop: int) -> Floats:
+    level = log_floored(spectrogram(samples, window, hop, window), 0.1)
+    fine, quick = level - running_mean(level, 1, 9), level - running_mean(level, 0, 5)
+    return np.concatenate([*moments(fine, 20, 1e-6), *moments(quick, 20, 1e-6), persistence(fine, 20, 1e-6)])
 
 
 def phase_agreement(samples: Sound, window: int, hop: int) -> Floats:
@@ -176,6 +184,7 @@ def reference(samples: Sound) -> Floats:
             *(residual_statistics(samples, *size) for size in resolutions),
             *(phase_agreement(samples, *size) for size in resolutions[1:]),
             modulation(samples),
+            *(prominence(samples, *size) for size in resolutions[1:]),
         ]
     )
 
@@ -314,6 +323,33 @@ def test_no_source_and_no_speaker_is_on_both_sides() -> None:
         theirs = [item for item, chosen in zip(utterances, scored, strict=True) if chosen]
         assert not {item.source for item in ours} & {item.source for item in theirs}
         assert not {item.speaker for item in ours} & {item.speaker for item in theirs}
+
+
+def test_no_system_that_is_scored_is_trained_on() -> None:
+    utterances = [replace(item, system=f"system{index % 7}") for index, item in enumerate(toy_utterances())]
+    times = np.zeros(len(utterances))
+    for learnt, scored in held_out_system_splits(utterances, seed=0, folds=3):
+        ours = [item for item, chosen in zip(utterances, learnt, strict=True) if chosen]
+        theirs = [item for item, chosen in zip(utterances, scored, strict=True) if chosen]
+        assert not {item.system for item in ours if item.fake} & {item.system for item in theirs if item.fake}
+        assert not {item.speaker for item in ours} & {item.speaker for item in theirs if not item.fake}
+        times += scored
+    np.testing.assert_array_equal(times, 1)
+
+
+def test_a_few_of_every_class_and_source_are_chosen() -> None:
+    utterances = toy_utterances()
+    chosen = few_of_each(utterances, 3)
+    assert chosen.sum() == 3 * len({(item.fake, item.source) for item in utterances})
+    again = few_of_each(utterances[::-1], 3)
+    np.testing.assert_array_equal(again[::-1], chosen)
+
+
+def test_a_published_page_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    assert by_hand(page) == ""
+    page.write_text(report({"One": ["row"]}, "make it", "## What was tried\n\nMuch.\n"), encoding="utf-8")
+    assert by_hand(page) == "## What was tried\n\nMuch.\n"
 
 
 def test_weights_even_out_labels_and_sources() -> None:

@@ -14,8 +14,7 @@ from training.audio.corpus import SETS, read_utterances
 from training.audio.evaluation import figures, figures_by_source, within_sources
 from training.audio.export import MixtureGraph, SpoofClassifier, export
 from training.audio.mixture import Mixture, MixtureSettings
-from training.audio.store import FeatureStore
-from training.audio.training import Corpus, HeldOut, hold_out, train
+from training.audio.training import Corpus, HeldOut, gather, hold_out, train
 from training.cards import Card, write_card
 from training.data import data_root
 from training.metrics import Measure
@@ -33,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    corpus = gather(options.cache)
+    corpus = gather(read_utterances(data_root()), options.cache)
     settings = MixtureSettings()
     held_out = hold_out(corpus, settings, options.seed)
     metrics = measure_all(corpus, held_out, options.seed)
@@ -41,17 +40,6 @@ def main() -> None:
         _log.info("%s %s", source, {name: str(figure) for name, figure in metrics[source].items()})
     mixture = train(corpus, settings).calibrated(held_out.calibrations)
     publish(mixture, corpus, metrics, options)
-
-
-def gather(cache: Path) -> Corpus:
-    """Utterances and their features through every channel."""
-    utterances = read_utterances(data_root())
-    store = FeatureStore(cache / "features")
-    table = {}
-    for name, channel in CHANNELS.items():
-        table[name] = store.features(utterances, name, channel)
-        _log.info("features of %s are ready", name)
-    return Corpus(tuple(utterances), table, FAMILIES)
 
 
 def measure_all(corpus: Corpus, held_out: HeldOut, seed: int) -> Metrics:

@@ -1,14 +1,16 @@
-"""The constant-Q cepstral network beside the statistics: ``python -m training.audio.comparison``.
+"""Other models of speech beside the served one: ``python -m training.audio.comparison``.
 
-Both are trained on the same sources and scored on the same held-out ones, through the same channels. What is
-written is a table for docs/evaluation; no model is.
+All are scored on sources that they were not trained on, through the same channels: the statistics, as served; a
+constant-Q cepstral network; and published networks as they are. The statistics are also scored on spoofing systems
+that they were not trained on. What is written is a page for docs/evaluation; no model is.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +20,33 @@ import torch
 from training.audio.cepstral_network import ExcerptCepstra, Schedule, fit, score
 from training.audio.channels import CHANNELS, CLEAN
 from training.audio.corpus import Utterance, read_utterances
-from training.audio.evaluation import FOLDS, figures, held_out_splits, source_folds, within_sources
+from training.audio.evaluation import (
+    figures,
+    held_out_splits,
+    held_out_system_splits,
+    source_folds,
+    within_sources,
+)
 from training.audio.heads import Features, Flags, Floats, cell_weights, fit_calibration
 from training.audio.mixture import MixtureSettings
 from training.audio.store import FeatureStore
-from training.audio.training import Corpus, hold_out
+from training.audio.training import cross_validate, gather, hold_out
+from training.checkpoints.catalogue import ARCHITECTURES, built
+from training.checkpoints.export import served_graph
 from training.data import data_root
 
 CONDITIONS = (CLEAN, "mp3_32k", "noise_20db")
+PUBLISHED = {"AASIST": "aasist", "AASIST-L": "aasist-l"}
+"""Files under ``checkpoints`` of the data, and their architectures."""
 COMMAND = "python -m training.audio.comparison"
+STATISTICS = "statistics and linear experts, as served"
 _log = logging.getLogger("training.audio")
+
+HAND_WRITTEN = "## What was tried"
+"""Heading from which on the page is kept."""
+
+Scores = Mapping[str, Floats]
+"""By condition, scores of all utterances; NaN where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,95 +64,134 @@ def label(utterances: Sequence[Utterance]) -> Labels:
     return Labels(tuple(utterances), fake, cell_weights(fake, [utterance.source for utterance in utterances]))
 
 
-def statistics_logits(labels: Labels, store: FeatureStore, seed: int) -> Mapping[str, Floats]:
-    """Held-out log-odds of the served kind of model, with one family for each condition."""
-    table = {name: store.features(labels.utterances, name, CHANNELS[name]) for name in CONDITIONS}
-    families = {name: (name,) for name in CONDITIONS}
-    return hold_out(Corpus(labels.utterances, table, families), MixtureSettings(), seed).logits
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """``folds`` of the ten are scored, since a network takes a while for each."""
-
-    schedule: Schedule
-    folds: int
-    seed: int
-
-
-def network_logits(labels: Labels, table: Mapping[str, Features], plan: Plan) -> dict[str, Floats]:
-    """Held-out log-odds of the network, calibrated over all conditions together; NaN where no fold was scored."""
-    scores = {name: np.full(labels.fake.size, np.nan) for name in table}
-    folds = source_folds(labels.utterances, plan.seed)[: plan.folds]
+def network_logits(labels: Labels, table: Mapping[str, Features], schedule: Schedule, seed: int) -> Scores:
+    """Held-out log-odds of the network, calibrated over all conditions together."""
+    scores = {name: np.zeros(labels.fake.size) for name in table}
+    folds = source_folds(labels.utterances, seed)
     for at, (learnt, scored) in enumerate(held_out_splits(labels.utterances, folds)):
         part = label([item for item, chosen in zip(labels.utterances, learnt, strict=True) if chosen])
         known = {name: rows[learnt] for name, rows in table.items()}
-        network = fit(known, part.fake, part.weights, plan.schedule, plan.seed)
+        network = fit(known, part.fake, part.weights, schedule, seed)
         for name, rows in table.items():
             scores[name][scored] = score(network, rows[scored])
         _log.info("fold %d of %d is scored", at + 1, len(folds))
-    done = np.isfinite(scores[CLEAN])
     calibration = fit_calibration(
-        np.concatenate([values[done] for values in scores.values()]),
-        np.tile(labels.fake[done], len(scores)),
-        np.tile(labels.weights[done], len(scores)),
+        np.concatenate(list(scores.values())),
+        np.tile(labels.fake, len(scores)),
+        np.tile(labels.weights, len(scores)),
         MixtureSettings().shrinkage,
     )
     return {name: calibration.apply(values) for name, values in scores.items()}
 
 
-def report(labels: Labels, models: Mapping[str, Mapping[str, Floats]], scored: Flags, facts: str, seed: int) -> str:
-    """The page for docs/evaluation, from the rows that every model scored."""
+def few_of_each(utterances: Sequence[Utterance], most: int) -> Flags:
+    """At most so many of every (label, source), by their keys, which are as good as drawn: bool [n]."""
+    seen: Counter[tuple[bool, str]] = Counter()
+    chosen = np.zeros(len(utterances), np.bool_)
+    for at in sorted(range(len(utterances)), key=lambda row: utterances[row].key):
+        cell = (utterances[at].fake, utterances[at].source)
+        chosen[at] = seen[cell] < most
+        seen[cell] += 1
+    return chosen
+
+
+def published_scores(labels: Labels, chosen: Flags, name: str, cache: Path) -> Scores:
+    """Log-odds of a published network as it is, on the chosen rows; NaN on others."""
+    architecture = ARCHITECTURES[PUBLISHED[name]]
+    network = built(architecture, data_root() / "checkpoints" / f"{name}.pth")
+    store = FeatureStore(cache / "published" / name, served_graph(network, architecture, architecture.size))
+    heard = [labels.utterances[row] for row in np.flatnonzero(chosen)]
+    scores = {}
+    for condition in CONDITIONS:
+        scores[condition] = np.full(labels.fake.size, np.nan)
+        scores[condition][chosen] = store.features(heard, condition, CHANNELS[condition])[:, 0]
+        _log.info("%s is scored through %s", name, condition)
+    return scores
+
+
+def table(labels: Labels, models: Mapping[str, Scores], chosen: Flags, seed: int) -> Iterator[str]:
+    """Rows of a table in Markdown, over the chosen utterances."""
+    yield "| model | sound | pooled | mean within a source | ECE |"
+    yield "|---|---|---|---|---|"
+    rows = np.flatnonzero(chosen)
+    utterances = [labels.utterances[row] for row in rows]
+    for model, scores in models.items():
+        for name, every in scores.items():
+            pooled, within = figures(utterances, every[rows], seed), within_sources(utterances, every[rows], seed)
+            rates = [f"{100 * m.value:.1f} ({100 * m.low:.1f}–{100 * m.high:.1f})" for m in (pooled["eer"], within)]
+            error = "not calibrated" if model in PUBLISHED else f"{pooled['ece'].value:.3f}"
+            yield f"| {model} | {name} | {rates[0]} | {rates[1]} | {error} |"
+
+
+def report(sections: Mapping[str, Sequence[str]], command: str, written: str) -> str:
+    """The page for docs/evaluation; ``written`` by hand stays at its end."""
     lines = [
         "# Models of speech, compared",
         "",
-        (
-            f"{facts} Every model is scored on sources (and speakers) that it was not trained on, and is trained "
-            "through the channels of the table. Equal error rates in percent with 95 % intervals, a bootstrap "
-            "over sources."
-        ),
-        "",
-        "| model | sound | held-out sources, pooled | mean within a source | ECE |",
-        "|---|---|---|---|---|",
+        f"Made by `{command}`. Equal error rates in percent with 95 % intervals, a bootstrap over sources.",
     ]
-    for model, logits in models.items():
-        for name, every in logits.items():
-            rows = np.flatnonzero(scored)
-            utterances, values = [labels.utterances[row] for row in rows], every[rows]
-            pooled = figures(utterances, values, seed)
-            within = within_sources(utterances, values, seed)
-            rates = [f"{100 * m.value:.1f} ({100 * m.low:.1f}–{100 * m.high:.1f})" for m in (pooled["eer"], within)]
-            lines.append(f"| {model} | {name} | {rates[0]} | {rates[1]} | {pooled['ece'].value:.3f} |")
-    return "\n".join([*lines, ""])
+    for title, part in sections.items():
+        lines += ["", f"## {title}", "", *part]
+    return "\n".join([*lines, "", written])
+
+
+def by_hand(page: Path) -> str:
+    """What a page holds from ``HAND_WRITTEN`` on."""
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    at = before.find(HAND_WRITTEN)
+    return before[at:] if at >= 0 else ""
+
+
+SOURCES = (
+    "All {n} utterances, in ten folds of sources: every model is scored on sources (and speakers) that it was not "
+    "trained on. The statistics learn from every channel, as served; the network from those of the table."
+)
+FEW = (
+    "At most {most} utterances of each class and source, {n} in all. The published networks are used as they are, with "
+    "the weights of their authors, who trained on other data; sound is prepared as for the served model."
+)
+SYSTEMS = (
+    "The same statistics, in ten folds of spoofing systems and of recorded speakers: whole systems are held out, while "
+    "other systems of the same source may be trained on. What this gains is knowledge of the source."
+)
 
 
 def main() -> None:
-    """Train both, compare, write the page."""
+    """Train, score, compare, write the page."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds and of everything drawn")
     parser.add_argument("--steps", type=int, default=Schedule().steps, help="training steps of each fold's network")
-    parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the ten folds of sources to score")
+    parser.add_argument("--most", type=int, default=5, help="utterances of a class and source for published networks")
     parser.add_argument("--cache", type=Path, default=Path(".cache/audio"), help="resumable intermediate results")
     parser.add_argument("--out", type=Path, default=Path("docs/evaluation/audio-models.md"), help="the page")
     options = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     labels = label(read_utterances(data_root()))
+    every, few = np.ones(labels.fake.size, np.bool_), few_of_each(labels.utterances, options.most)
+    published = {name: published_scores(labels, few, name, options.cache) for name in PUBLISHED}
     cepstra = FeatureStore(options.cache / "cepstra", ExcerptCepstra())
-    table = {name: cepstra.features(labels.utterances, name, CHANNELS[name]) for name in CONDITIONS}
-    network = network_logits(labels, table, Plan(Schedule(steps=options.steps), options.folds, options.seed))
-    statistics = statistics_logits(labels, FeatureStore(options.cache / "features"), options.seed)
-    models = {
-        "statistics and linear experts": statistics,
+    sounds = {name: cepstra.features(labels.utterances, name, CHANNELS[name]) for name in CONDITIONS}
+    network = network_logits(labels, sounds, Schedule(steps=options.steps), options.seed)
+    corpus, settings = gather(labels.utterances, options.cache), MixtureSettings()
+    held_out = hold_out(corpus, settings, options.seed).logits
+    statistics = {name: held_out[name] for name in CONDITIONS}
+    by_system = cross_validate(corpus, settings, held_out_system_splits(labels.utterances, options.seed)).logits
+    compared = {
+        STATISTICS: statistics,
         "constant-Q cepstral network": network,
         "mean of both log-odds": {name: (statistics[name] + network[name]) / 2 for name in CONDITIONS},
     }
-    scored = np.isfinite(network[CLEAN])
-    facts = (
-        f"Made by `{COMMAND} --folds {options.folds} --steps {options.steps} --seed {options.seed}`: "
-        f"{scored.sum()} of {scored.size} utterances scored, in {options.folds} of {FOLDS} folds of sources."
-    )
-    options.out.write_text(report(labels, models, scored, facts, options.seed), encoding="utf-8")
+    beside = {STATISTICS: statistics, **published}
+    systems = {STATISTICS: {name: by_system[name] for name in CONDITIONS}}
+    seed = options.seed
+    sections = {
+        "Sources held out": [SOURCES.format(n=every.sum()), "", *table(labels, compared, every, seed)],
+        "Published networks": [FEW.format(most=options.most, n=few.sum()), "", *table(labels, beside, few, seed)],
+        "Systems held out": [SYSTEMS, "", *table(labels, systems, every, seed)],
+    }
+    command = f"{COMMAND} --steps {options.steps} --most {options.most} --seed {seed}"
+    options.out.write_text(report(sections, command, by_hand(options.out)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,16 +20,8 @@ Flags = npt.NDArray[np.bool_]
 
 def source_folds(utterances: Sequence[Utterance], seed: int, folds: int = FOLDS) -> list[frozenset[str]]:
     """Sources dealt into folds of about equal size, largest first, ties by a seeded shuffle."""
-    sizes: dict[str, int] = {}
-    for utterance in utterances:
-        sizes[utterance.source] = sizes.get(utterance.source, 0) + 1
-    names = sorted(sizes)
-    np.random.default_rng(seed).shuffle(names)
-    names.sort(key=lambda name: -sizes[name])
-    dealt: list[set[str]] = [set() for _ in range(folds)]
-    for name in names:
-        min(dealt, key=lambda fold: sum(sizes[other] for other in fold)).add(name)
-    return [frozenset(fold) for fold in dealt]
+    dealt = _dealt([utterance.source for utterance in utterances], seed, folds)
+    return [frozenset(name for name, at in dealt.items() if at == fold) for fold in range(folds)]
 
 
 def held_out_splits(utterances: Sequence[Utterance], folds: Sequence[frozenset[str]]) -> Iterator[tuple[Flags, Flags]]:
@@ -40,6 +33,39 @@ def held_out_splits(utterances: Sequence[Utterance], folds: Sequence[frozenset[s
         scored = np.array([utterance.source in fold for utterance in utterances])
         speakers = {utterance.speaker for utterance in utterances if utterance.source in fold}
         yield np.array([item.source not in fold and item.speaker not in speakers for item in utterances]), scored
+
+
+def held_out_system_splits(
+    utterances: Sequence[Utterance], seed: int, folds: int = FOLDS
+) -> Iterator[tuple[Flags, Flags]]:
+    """Like ``held_out_splits``, with whole spoofing systems held out instead of sources.
+
+    Each fold scores the fakes of some systems and the recordings of some speakers. Sources are known: other
+    systems and other speakers of the same pages may be among the rows to train on, which is what makes this
+    the easier question. No speaker of a scored recording is trained on, in recordings or in fakes.
+    """
+    systems = _dealt([item.system for item in utterances if item.fake], seed, folds)
+    speakers = _dealt([item.speaker for item in utterances if not item.fake], seed, folds)
+    for at in range(folds):
+        scored = [systems[item.system] == at if item.fake else speakers[item.speaker] == at for item in utterances]
+        learnt = [
+            (not item.fake or systems[item.system] != at) and speakers.get(item.speaker) != at for item in utterances
+        ]
+        yield np.array(learnt), np.array(scored)
+
+
+def _dealt(names: Sequence[str], seed: int, folds: int) -> dict[str, int]:
+    """Each distinct name's fold, folds of about equal size."""
+    sizes = Counter(names)
+    distinct = sorted(sizes)
+    np.random.default_rng(seed).shuffle(distinct)
+    distinct.sort(key=lambda name: -sizes[name])
+    load = [0] * folds
+    dealt: dict[str, int] = {}
+    for name in distinct:
+        dealt[name] = int(np.argmin(load))
+        load[dealt[name]] += sizes[name]
+    return dealt
 
 
 def within_sources(utterances: Sequence[Utterance], scores: Floats, seed: int) -> Measure:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
 CLIP = 5.0
-SMALLEST_DEVIATION = 1e-6
+SMALLEST_DEVIATION = 1e-3
+"""Added to deviations: a band that a channel leaves empty varies by rounding alone, which must not be amplified."""
 
 Floats = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]

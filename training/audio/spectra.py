@@ -100,10 +100,10 @@ def running_sum(values: torch.Tensor, axis: int, width: int) -> torch.Tensor:
     return total
 
 
-def log_level(power: torch.Tensor) -> torch.Tensor:
-    """Natural logarithm of power [N, frames, bins], floored in relation to the sound's mean."""
+def log_level(power: torch.Tensor, floor: float = FLOOR) -> torch.Tensor:
+    """Natural logarithm of power [N, frames, bins], floored at about ``floor`` times the sound's mean."""
     # Clamped rather than added to: the ONNX exporter drops a sum with so small a constant.
-    return torch.log(power + torch.clamp(FLOOR * power.mean((1, 2), keepdim=True), min=SMALLEST_POWER))
+    return torch.log(power + torch.clamp(floor * power.mean((1, 2), keepdim=True), min=SMALLEST_POWER))
 
 
 def ordered(energy: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from training.audio.channels import CHANNELS, FAMILIES
 from training.audio.corpus import Utterance
 from training.audio.evaluation import held_out_splits, source_folds
 from training.audio.heads import Calibration, Features, Flags, Floats, cell_weights
@@ -19,6 +22,9 @@ from training.audio.mixture import (
     fit_mixture,
     mixed,
 )
+from training.audio.store import FeatureStore
+
+_log = logging.getLogger("training.audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,16 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     table: Mapping[str, Features]
     families: Families
+
+
+def gather(utterances: Sequence[Utterance], cache: Path) -> Corpus:
+    """Features of utterances through every channel; what is not under ``cache`` yet is computed and kept."""
+    store = FeatureStore(cache / "features")
+    table = {}
+    for name, channel in CHANNELS.items():
+        table[name] = store.features(utterances, name, channel)
+        _log.info("features of %s are ready", name)
+    return Corpus(tuple(utterances), table, FAMILIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +61,16 @@ def train(corpus: Corpus, settings: MixtureSettings) -> Mixture:
 
 def hold_out(corpus: Corpus, settings: MixtureSettings, seed: int) -> HeldOut:
     """Cross-validate by source; calibrations come from the scores of held-out sources."""
+    return cross_validate(corpus, settings, held_out_splits(corpus.utterances, source_folds(corpus.utterances, seed)))
+
+
+def cross_validate(corpus: Corpus, settings: MixtureSettings, splits: Iterable[tuple[Flags, Flags]]) -> HeldOut:
+    """Score every row by a mixture that was trained without it; ``splits`` name rows to train on and to score."""
     count = len(corpus.utterances)
     size = len(corpus.families)
     scores = {name: np.zeros((count, size)) for name in corpus.table}
     shares = {name: np.zeros((count, size)) for name in corpus.table}
-    folds = source_folds(corpus.utterances, seed)
-    for learnt, scored in held_out_splits(corpus.utterances, folds):
+    for learnt, scored in splits:
         mixture = _train(corpus, learnt, settings)
         for name, rows in corpus.table.items():
             tested = rows[scored]
