@@ -18,6 +18,7 @@ from training.calibration import cross_fitted
 from training.data import zip_set
 from training.frame.faces import FaceSet, load_faces
 from training.frame.selection import held_out_rows
+from training.graphs import forget_traces
 from training.metrics import Measure, measure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,6 +129,7 @@ def export(model: nn.Module, name: str, outputs: dict[str, str]) -> Path:
             external_data=False,
             verbose=False,
         )
+    forget_traces(path)
     (REPOSITORY / name / "config.pbtxt").write_text(_configuration(name, outputs), encoding="utf-8")
     gap = parity_gap(model, path)
     if gap > PARITY_TOLERANCE:

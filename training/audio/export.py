@@ -13,6 +13,7 @@ from torch import nn
 from training.audio.features import SHORTEST, FineStructure
 from training.audio.heads import CLIP
 from training.audio.mixture import Mixture
+from training.graphs import forget_traces
 
 OPSET = 20
 LONGEST = 96_000
@@ -91,5 +92,6 @@ def export(model: nn.Module, repository: Path, name: str = "spoof_classifier") -
         )
     assert program is not None
     program.save(file, external_data=False)
+    forget_traces(file)
     (folder / "config.pbtxt").write_text(CONFIG, encoding="utf-8")
     return file
