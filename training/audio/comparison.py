@@ -156,8 +156,8 @@ SOURCES = (
     "trained on. The statistics learn from every channel, as served; the network from those of the table."
 )
 FEW = (
-    "Utterances of each class and source: at most {most}; in all {n}. The published networks are used as they are, with "
-    "the weights of their authors, who trained on other data; sound is prepared as for the served model."
+    "Utterances of each class and source: at most {most}; in all {n}. The published networks are used as they are, "
+    "with the weights of their authors, who trained on other data; sound is prepared as for the served model."
 )
 SYSTEMS = (
     "The same statistics, in ten folds of spoofing systems and of recorded speakers: whole systems are held out, while "
