@@ -36,7 +36,7 @@ def test_trees_win_by_a_statistic_only_if_it_carries_over_to_other_sources(*, of
     """A statistic that says what is forged wins; one that says it of known sources only does not."""
     branches = frozenset({Branch.FRAME, Branch.SYNC})
     rows = []
-    for at, row in enumerate(rows_for(made_rows(100), branches)):
+    for at, row in enumerate(rows_for(made_rows(200), branches)):
         source = at // 3 % 10
         value = float((row.fake + source) % 2 if of_source else row.fake)
         rows.append(replace(row, source=f"source{source}", statistics={"mfcc_mean_0": value, "mfcc_mean_1": source}))
