@@ -77,8 +77,8 @@ def publish(mixture: Mixture, corpus: Corpus, metrics: Metrics, options: argpars
         outputs={"logit": "float32 [N, 1], calibrated natural log-odds of synthetic speech"},
         extra={
             "families": {family: list(channels) for family, channels in FAMILIES.items()},
-            "calibration": "Platt scaling of each expert on scores of held-out sources, shrunk by "
-            f"{MixtureSettings().shrinkage}; inside the graph",
+            "calibration": "Platt scaling of all experts as the gate mixes them, on scores of held-out sources, "
+            f"shrunk by {MixtureSettings().shrinkage}; inside the graph",
         },
     )
     write_card(card, options.repository)

@@ -24,7 +24,6 @@ from training.audio.heads import (
     Floats,
     LinearHead,
     Scaler,
-    fit_calibration,
     fit_linear,
     fit_scaler,
 )
@@ -39,7 +38,7 @@ class MixtureSettings:
 
     ``penalty`` is the experts' C; ``borrowed`` the weight of all other families together beside an
     expert's own, so that families learn from each other; ``gate_penalty`` the gate's C; ``gate_every``
-    says that each so-many-th utterance trains the gate; ``shrinkage`` see ``fit_calibration``.
+    says that each so-many-th utterance trains the gate; ``shrinkage`` see ``fit_calibrations``.
     """
 
     penalty: float = 0.005
@@ -139,28 +138,36 @@ def _fit_gate(table: Mapping[str, Features], families: Families, settings: Mixtu
     return Gate(scaler, weight, bias)
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Of n utterances whose source was held out, through one channel: experts' scores and shares, [n, k] each."""
+
+    scores: Floats
+    shares: Floats
+
+
 def fit_calibrations(
-    scores: Mapping[str, Floats],
-    fake: Flags,
-    weights: Floats,
-    families: Families,
-    settings: MixtureSettings,
+    scored: Mapping[str, Scored], fake: Flags, weights: Floats, families: Families, shrinkage: float
 ) -> tuple[Calibration, ...]:
-    """Calibrate each expert on its own family's channels.
+    """Calibrate all experts together, as the gate mixes them: Platt scaling (1999) of the mixture.
+
+    Calibrated one by one, experts are right on their own channel alone; but the gate gives other experts a say
+    wherever a channel resembles theirs, and what they add there is biased.
 
     Args:
-        scores: by channel, experts' scores [n, k] of utterances whose source was held out.
+        scored: by channel.
         fake: [n].
         weights: [n].
-        families: as trained.
-        settings: see there.
+        families: as trained; each weighs the same.
+        shrinkage: of all parameters, at most 1. Sources met in use differ more from the training sources than
+            these do from each other, so log-odds that suit held-out sources are still too bold for them.
     """
-    return tuple(
-        fit_calibration(
-            np.concatenate([scores[channel][:, index] for channel in channels]),
-            np.tile(fake, len(channels)),
-            np.tile(weights, len(channels)),
-            settings.shrinkage,
-        )
-        for index, channels in enumerate(families.values())
-    )
+    channels = [(name, 1.0 / len(own)) for own in families.values() for name in own]
+    scale = np.concatenate([scored[name].scores for name, _ in channels]).std(0)
+    parts = [scored[name] for name, _ in channels]
+    rows = np.concatenate([np.hstack([part.shares * part.scores / scale, part.shares]) for part in parts])
+    importance = np.concatenate([weights * share for _, share in channels])
+    model = LogisticRegression(C=1e3, fit_intercept=False, max_iter=1000)
+    model.fit(rows, np.tile(fake, len(parts)), sample_weight=importance)
+    slopes, offsets = np.split(shrinkage * model.coef_[0], 2)
+    return tuple(Calibration(float(a / s), float(b)) for a, b, s in zip(slopes, offsets, scale, strict=True))

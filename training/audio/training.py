@@ -17,6 +17,7 @@ from training.audio.mixture import (
     Families,
     Mixture,
     MixtureSettings,
+    Scored,
     TrainingRows,
     fit_calibrations,
     fit_mixture,
@@ -66,20 +67,17 @@ def hold_out(corpus: Corpus, settings: MixtureSettings, seed: int) -> HeldOut:
 
 def cross_validate(corpus: Corpus, settings: MixtureSettings, splits: Iterable[tuple[Flags, Flags]]) -> HeldOut:
     """Score every row by a mixture that was trained without it; ``splits`` name rows to train on and to score."""
-    count = len(corpus.utterances)
-    size = len(corpus.families)
-    scores = {name: np.zeros((count, size)) for name in corpus.table}
-    shares = {name: np.zeros((count, size)) for name in corpus.table}
-    for learnt, scored in splits:
+    shape = (len(corpus.utterances), len(corpus.families))
+    scored = {name: Scored(np.zeros(shape), np.zeros(shape)) for name in corpus.table}
+    for learnt, held in splits:
         mixture = _train(corpus, learnt, settings)
         for name, rows in corpus.table.items():
-            tested = rows[scored]
-            scores[name][scored] = mixture.expert_scores(tested)
-            shares[name][scored] = mixture.gate.shares(tested)
+            scored[name].scores[held] = mixture.expert_scores(rows[held])
+            scored[name].shares[held] = mixture.gate.shares(rows[held])
     fake = np.array([utterance.fake for utterance in corpus.utterances])
     weights = cell_weights(fake, [utterance.source for utterance in corpus.utterances])
-    calibrations = fit_calibrations(scores, fake, weights, corpus.families, settings)
-    logits = {name: mixed(shares[name], scores[name], calibrations) for name in corpus.table}
+    calibrations = fit_calibrations(scored, fake, weights, corpus.families, settings.shrinkage)
+    logits = {name: mixed(part.shares, part.scores, calibrations) for name, part in scored.items()}
     return HeldOut(logits, calibrations)
 
 
