@@ -7,12 +7,14 @@ known time, so that a test can say exactly which frame it was given and when.
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -120,7 +122,7 @@ class Clip:
             return file.read_bytes()
 
     def _write(self, sink: io.BytesIO | str) -> None:
-        with av.open(sink, "w", format=self.container, options=self.container_options) as container:
+        with _schedule_kept(), av.open(sink, "w", format=self.container, options=self.container_options) as container:
             video = self._video_stream(container) if self.video_codec else None
             audio = self._audio_stream(container) if self.audio_codec else None
             packets = self._video_packets(video) if video else []
@@ -177,6 +179,16 @@ class Clip:
 def sound_file(container: str = "wav", codec: str = "pcm_s16le", sound: Samples | None = None) -> bytes:
     """A file of sound alone."""
     return Clip(container=container, video_codec=None, audio_codec=codec, sound=sound).bytes()
+
+
+@contextmanager
+def _schedule_kept() -> Iterator[None]:
+    """SVT-AV1 makes the thread that opens it real-time where it may: all that is started later starves others."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def still_picture(kind: str = "JPEG", width: int = 320, height: int = 240, pixels: Pixels | None = None) -> bytes:

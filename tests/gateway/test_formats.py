@@ -2,6 +2,7 @@
 
 import gc
 import io
+import os
 
 import av
 import numpy as np
@@ -193,3 +194,9 @@ def test_long_clips_decode_only_the_groups_that_hold_samples(codec_options: dict
     assert survey == [(2 * step + 1) * 1500 // 32 % 1024 for step in range(16)]
     dense = [media.read_number(frame.pixels) for frame in clip.dense]
     assert dense == [index % 1024 for index in range(625, 875)]
+
+
+def test_making_clips_leaves_this_process_scheduled_as_it_was() -> None:
+    before = os.sched_getscheduler(0)
+    Clip(video_codec="libsvtav1", frames=2).bytes()
+    assert os.sched_getscheduler(0) == before
