@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+
+_PATIENCE_SECONDS, _LOOK_SECONDS = 15.0, 0.1
 
 
 def resident_bytes(pid: int) -> int:
@@ -36,9 +39,14 @@ class Baseline:
         self._peaks = {name: peak_bytes(pid) for name, pid in self._pids.items()}
 
     def files_grown(self) -> dict[str, int]:
-        """Descriptors gained since, by process, where there are more."""
-        grown = {name: open_files(pid) - self._files[name] for name, pid in self._pids.items()}
-        return {name: more for name, more in grown.items() if more > 0}
+        """Descriptors gained since and not given back in seconds, by process; connections come and go with age."""
+        grown = dict.fromkeys(self._pids, 1)
+        ends = time.monotonic() + _PATIENCE_SECONDS
+        while grown and time.monotonic() < ends:
+            now = {name: open_files(self._pids[name]) - self._files[name] for name in grown}
+            grown = {name: more for name, more in now.items() if more > 0}
+            time.sleep(_LOOK_SECONDS if grown else 0)
+        return grown
 
     def peak_growth(self, name: str) -> int:
         """Bytes by which a process's highest memory has risen since."""
