@@ -1,5 +1,6 @@
 # What a person types. Each environment is made once, and again only when its lock file changes.
 SHELL := /bin/bash
+export ORT_DISABLE_TELEMETRY := 1
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 SERVING := .venv

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from services.common.errors import ModelRepositoryError
 from services.common.models import HEADS, ModelRepository
+from services.common.quiet_onnxruntime import onnxruntime
 from services.common.triton_care import read_config, synthetic_inputs
 
 

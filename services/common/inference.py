@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
-import onnxruntime
 from tritonclient.utils import InferenceServerException
 
 from services.common.certificates import CertificateStore
 from services.common.errors import BonafideError, DeadlineError, UnavailableError
 from services.common.model_metrics import ModelMetrics
 from services.common.models import ModelRepository
+from services.common.quiet_onnxruntime import onnxruntime
 from services.common.shared_tensors import SharedTensors
 from services.common.tensor_passing import TensorPassing
 from services.common.tracing import current_span, outgoing_if_kept

@@ -7,8 +7,11 @@ Triton runs one copy of this file, in a process of its own, for every instance o
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded; see services/common/quiet_onnxruntime.py
 
 import numpy as np
 import onnxruntime
