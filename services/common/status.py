@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
@@ -144,8 +145,19 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
         _log.exception("unexpected error in a call")
         error = BonafideError("an internal error; it has been logged")
     note_error(current_span(), error)
+    _let_go(error)
     await context.abort_with_status(rich_status(error))
     raise AssertionError("abort returned")
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames that an error came through: they hold messages of tens of megabytes.
+
+    gRPC's own references to a failed call form cycles, which only the garbage collector ends, and late.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def unary_errors(
