@@ -23,7 +23,7 @@ from services.common.inference import EmbeddedEngine
 from services.common.models import ModelRepository
 from tests.training.sounds import Floats, Sound, sound
 from training.audio.cepstral_network import CepstralClassifier, ExcerptCepstra, Schedule, fit, score
-from training.audio.channels import CHANNELS, CLEAN, DEGRADATIONS
+from training.audio.channels import CHANNELS, CLEAN, DEGRADATIONS, Family, through_some_aac
 from training.audio.comparison import by_hand, few_of_each, report
 from training.audio.constant_q import QUALITY, ConstantQ, centres, cepstral_matrix
 from training.audio.corpus import Utterance, read_utterances
@@ -36,7 +36,7 @@ from training.audio.training import Corpus, hold_out, train
 
 pytestmark = pytest.mark.training
 
-FAMILIES = {"clean": ("clean",), "noisy": ("noise_20db",)}
+FAMILIES = {"clean": Family(("clean",)), "noisy": Family(("noise_20db",), kin=("clean",))}
 
 
 def toy_utterances(count: int = 60) -> list[Utterance]:
@@ -100,9 +100,19 @@ def test_the_graph_gives_what_was_trained(toy: Corpus, tmp_path: Path) -> None:
 
 def test_the_gate_hears_the_channel(toy: Corpus) -> None:
     mixture = train(toy, MixtureSettings())
-    for index, (channel,) in enumerate(FAMILIES.values()):
+    for index, family in enumerate(FAMILIES.values()):
+        (channel,) = family.channels
         shares = {name: mixture.gate.shares(rows)[:, index].mean() for name, rows in toy.table.items()}
         assert shares[channel] == max(shares.values()) > min(shares.values())
+
+
+def test_kin_teach_an_expert_whatever_their_colour(toy: Corpus) -> None:
+    settings, rows = MixtureSettings(), toy.table["noise_20db"]
+    coloured = replace(toy, table=toy.table | {"clean": 3 * toy.table["clean"] + 7})
+    alone = replace(toy, families=FAMILIES | {"noisy": Family(("noise_20db",))})
+    taught, otherwise, untaught = (train(corpus, settings).heads[1].score(rows) for corpus in (toy, coloured, alone))
+    np.testing.assert_allclose(taught, otherwise, atol=0.05)
+    assert np.abs(taught - untaught).max() > 0.2
 
 
 def _session(file: Path) -> onnxruntime.InferenceSession:
@@ -185,6 +195,15 @@ def test_a_channel_keeps_length_and_changes_the_sound(name: str) -> None:
     assert np.isfinite(made).all()
     assert made.std() == pytest.approx(samples.std(), rel=0.5)
     assert not np.array_equal(made, samples)
+
+
+def test_draws_of_a_codec_differ() -> None:
+    samples = sound(5, 1.5)
+    first, again, other = (through_some_aac(samples, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert samples.size - 1152 <= min(first.size, other.size) <= max(first.size, other.size) <= samples.size
+    shared = min(first.size, other.size)
+    assert np.abs(first[:shared] - other[:shared]).max() > 0.01
 
 
 def test_both_sets_are_read(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def publish(mixture: Mixture, corpus: Corpus, metrics: Metrics, options: argpars
         inputs={"samples": "float32 [N, T], 4800 <= T <= 96000, 16 kHz mono, from services/audio/preparation.py"},
         outputs={"logit": "float32 [N, 1], calibrated natural log-odds of synthetic speech"},
         extra={
-            "families": {family: list(channels) for family, channels in FAMILIES.items()},
+            "families": {name: {"channels": family.channels, "kin": family.kin} for name, family in FAMILIES.items()},
             "calibration": "Platt scaling of all experts as the gate mixes them, on scores of held-out sources, "
             f"shrunk by {MixtureSettings().shrinkage}; inside the graph",
         },

@@ -22,6 +22,11 @@ Channel = Callable[[Samples, np.random.Generator], Samples]
 
 LOW_PASS_ORDER = 8
 NOISE_DECIBELS = (12.0, 28.0)
+LATEST_START = 1152
+"""Samples; at least a frame of every codec here, so that frames can fall anywhere on the speech."""
+MOST_ATTENUATION = 12.0
+"""Decibels."""
+LOW_BIT_RATES = tuple(range(14_000, 23_000, 500))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,14 @@ def excerpt(samples: Samples, rng: np.random.Generator) -> Samples:
     return samples[start : start + length]
 
 
+def through_some_aac(samples: Samples, rng: np.random.Generator) -> Samples:
+    """AAC at 14 to 22.5 kbit/s, of sound that begins up to a frame later and is up to 12 dB quieter."""
+    start = int(rng.integers(0, LATEST_START + 1))
+    gain = 10.0 ** (-rng.uniform(0.0, MOST_ATTENUATION) / 20.0)
+    bit_rate = int(rng.choice(LOW_BIT_RATES))
+    return through_codec((gain * samples[start:]).astype(np.float32), Codec("aac", "adts", SAMPLE_RATE, bit_rate))
+
+
 def _codec(encoder: str, container: str, sample_rate: int, bit_rate: int) -> Channel:
     codec = Codec(encoder, container, sample_rate, bit_rate)
     return lambda samples, _: through_codec(samples, codec)
@@ -128,20 +141,39 @@ NOISES: Mapping[str, Channel] = MappingProxyType({f"noise_{letter}": with_some_n
 """More draws of noise. With one draw alone the expert partly learns that draw: on held-out sources two more take its
 equal error rate at 20 dB from 35.2 to 33.8 %, and with prominence heard two further ones from 32.1 to 31.0 %."""
 
+LOW_AACS: Mapping[str, Channel] = MappingProxyType({f"aac_low_{letter}": through_some_aac for letter in "ab"})
+"""Draws of AAC whose frames and bit rates differ. What they gain, and that as many of MP3 gain nothing, is written in
+docs/evaluation/audio-models.md."""
+
 CHANNELS: Mapping[str, Channel | None] = MappingProxyType(
-    {CLEAN: None, EXCERPT: excerpt, **SOUNDTRACKS, **DEGRADATIONS, **NOISES}
+    {CLEAN: None, EXCERPT: excerpt, **SOUNDTRACKS, **DEGRADATIONS, **NOISES, **LOW_AACS}
 )
 """Every channel that the model is trained on; None leaves the sound as it is."""
 
-FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Channels that share an expert, a say of the gate and a calibration.
+
+    ``kin`` names families whose channels the expert learns from as well, each of them weighing as much as its own.
+    """
+
+    channels: tuple[str, ...]
+    kin: tuple[str, ...] = ()
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "clean": (CLEAN, EXCERPT),
-        "soundtrack": tuple(SOUNDTRACKS),
-        "mp3": ("mp3_32k", "mp3_16k"),
-        "aac": ("aac_32k", "aac_16k"),
-        "opus": ("opus_32k", "opus_16k"),
-        "band_limited": ("low_pass_4k",),
-        "noisy": ("noise_20db", *NOISES),
+        "clean": Family((CLEAN, EXCERPT)),
+        "soundtrack": Family(tuple(SOUNDTRACKS)),
+        "mp3_high": Family(("mp3_32k",), kin=("mp3_low", "noisy")),
+        "mp3_low": Family(("mp3_16k",), kin=("mp3_high", "noisy")),
+        "aac_high": Family(("aac_32k",), kin=("aac_low", "noisy")),
+        "aac_low": Family(("aac_16k", *LOW_AACS), kin=("aac_high", "noisy")),
+        "opus": Family(("opus_32k", "opus_16k")),
+        "band_limited": Family(("low_pass_4k",), kin=("opus",)),
+        "noisy": Family(("noise_20db", *NOISES), kin=("opus", "clean")),
     }
 )
-"""Channels that share an expert."""
+"""Families by name. High and low bit rates need different calibrations; what the experts of lossy codecs need to hear
+besides their own is noise, whose every draw hides other weak detail: see docs/evaluation/audio-models.md."""

@@ -52,17 +52,17 @@ class LinearHead:
         return np.asarray(self.scaler.apply(features) @ self.weight + self.bias, np.float64)
 
 
-def fit_linear(features: Features, fake: Flags, weights: Floats, c: float) -> LinearHead:
+def fit_linear(scaler: Scaler, standard: Features, fake: Flags, weights: Floats, c: float) -> LinearHead:
     """Logistic regression with a strong L2 penalty on standardised, clipped features.
 
     Args:
-        features: [n, features].
+        scaler: what the head will standardise with.
+        standard: [n, features], standardised by that scaler, or by that of the channel they come from.
         fake: [n].
         weights: [n], of rows; their sum together with ``c`` sets how much the data weigh against the penalty.
         c: inverse strength of the penalty.
     """
-    scaler = fit_scaler(features, weights)
-    model = LogisticRegression(C=c, max_iter=1000).fit(scaler.apply(features), fake, sample_weight=weights)
+    model = LogisticRegression(C=c, max_iter=1000).fit(standard, fake, sample_weight=weights)
     return LinearHead(scaler, model.coef_[0].astype(np.float64), float(model.intercept_[0]))
 
 

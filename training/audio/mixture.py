@@ -10,13 +10,14 @@ Nowlan and Hinton 1991, with the gate trained on its own).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
+from training.audio.channels import Family
 from training.audio.heads import (
     Calibration,
     Features,
@@ -28,21 +29,19 @@ from training.audio.heads import (
     fit_scaler,
 )
 
-Families = Mapping[str, Sequence[str]]
-"""Names of the channels of each family, by the family's name."""
+Families = Mapping[str, Family]
+"""By name."""
 
 
 @dataclass(frozen=True, slots=True)
 class MixtureSettings:
     """What is chosen before training.
 
-    ``penalty`` is the experts' C; ``borrowed`` the weight of all other families together beside an
-    expert's own, so that families learn from each other; ``gate_penalty`` the gate's C; ``gate_every``
-    says that each so-many-th utterance trains the gate; ``shrinkage`` see ``fit_calibrations``.
+    ``penalty`` is the experts' C; ``gate_penalty`` the gate's C; ``gate_every`` says that each so-many-th
+    utterance trains the gate; ``shrinkage`` see ``fit_calibrations``.
     """
 
     penalty: float = 0.005
-    borrowed: float = 0.0
     gate_penalty: float = 0.001
     gate_every: int = 5
     shrinkage: float = 0.85
@@ -107,27 +106,43 @@ def fit_mixture(rows: TrainingRows, families: Families, settings: MixtureSetting
     return Mixture(tuple(families), _fit_gate(rows.table, families, settings), heads, untouched)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of one channel, standardised, [n, features], and what share of an expert's training they are."""
+
+    standard: Features
+    share: float
+
+
 def _fit_expert(rows: TrainingRows, families: Families, family: str, settings: MixtureSettings) -> LinearHead:
-    own = families[family]
-    others = [channel for name, channels in families.items() if name != family for channel in channels]
-    parts = [(channel, 1.0 / len(own)) for channel in own]
-    if settings.borrowed > 0:
-        parts += [(channel, settings.borrowed / len(others)) for channel in others]
-    features = np.concatenate([rows.table[channel] for channel, _ in parts])
-    weights = np.concatenate([rows.weights * share for _, share in parts])
-    return fit_linear(features, np.tile(rows.fake, len(parts)), weights, settings.penalty)
+    own = families[family].channels
+    weights = np.tile(rows.weights, len(own))
+    scaler = fit_scaler(np.concatenate([rows.table[channel] for channel in own]), weights)
+    parts = [_Part(scaler.apply(rows.table[channel]), 1.0 / len(own)) for channel in own]
+    parts += [part for kin in families[family].kin for part in _lent(rows, families[kin])]
+    shares = np.array([part.share for part in parts])
+    weights = np.outer(shares / shares.sum(), rows.weights).ravel()
+    standard = np.concatenate([part.standard for part in parts])
+    return fit_linear(scaler, standard, np.tile(rows.fake, len(parts)), weights, settings.penalty)
+
+
+def _lent(rows: TrainingRows, family: Family) -> Iterator[_Part]:
+    """Rows for another family's expert, each channel standardised by itself: what is learnt is the cue alone."""
+    for channel in family.channels:
+        features = rows.table[channel]
+        yield _Part(fit_scaler(features, rows.weights).apply(features), 1.0 / len(family.channels))
 
 
 def _fit_gate(table: Mapping[str, Features], families: Families, settings: MixtureSettings) -> Gate:
     rows: list[Features] = []
     targets: list[npt.NDArray[np.int64]] = []
     weights: list[Floats] = []
-    for index, channels in enumerate(families.values()):
-        for channel in channels:
+    for index, family in enumerate(families.values()):
+        for channel in family.channels:
             part = table[channel][:: settings.gate_every]
             rows.append(part)
             targets.append(np.full(len(part), index))
-            weights.append(np.full(len(part), 1.0 / len(channels)))
+            weights.append(np.full(len(part), 1.0 / len(family.channels)))
     features, weight = np.concatenate(rows), np.concatenate(weights)
     scaler = fit_scaler(features, weight)
     model = LogisticRegression(C=settings.gate_penalty, max_iter=300)
@@ -162,7 +177,7 @@ def fit_calibrations(
         shrinkage: of all parameters, at most 1. Sources met in use differ more from the training sources than
             these do from each other, so log-odds that suit held-out sources are still too bold for them.
     """
-    channels = [(name, 1.0 / len(own)) for own in families.values() for name in own]
+    channels = [(name, 1.0 / len(own.channels)) for own in families.values() for name in own.channels]
     scale = np.concatenate([scored[name].scores for name, _ in channels]).std(0)
     parts = [scored[name] for name, _ in channels]
     rows = np.concatenate([np.hstack([part.shares * part.scores / scale, part.shares]) for part in parts])
