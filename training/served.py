@@ -153,7 +153,7 @@ def visual_fingerprint(models: Path = MODEL_REPOSITORY) -> str:
     """Changes whenever the visual evidence of a clip may: its models' hashes and its code."""
     ensemble = read_ensemble(ModelRepository(models))
     state = _fingerprint(models, (*REQUIRED_MODELS, *ensemble.companions, *OPTIONAL_MODELS), _VISUAL_CODE)
-    return hashlib.sha256(f"{state}{ensemble.bias}{dict(ensemble.weights)}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{state}{ensemble}".encode()).hexdigest()[:16]
 
 
 def audio_fingerprint(models: Path = MODEL_REPOSITORY) -> str:

@@ -107,7 +107,7 @@ class Judge:
         return Attempt(tuple(scores), milliseconds=_since(began))
 
     def _models(self, branch: Branch) -> tuple[str, ...]:
-        return (PATCH_MODEL,) if branch is Branch.PATCH else tuple(self._ensemble.weights)
+        return (PATCH_MODEL,) if branch is Branch.PATCH else self._ensemble.members
 
     def _reports(self, attempts: Mapping[Branch, Attempt]) -> list[BranchReport]:
         """Reports of PATCH and FRAME, which let the same face speak."""

@@ -176,7 +176,7 @@ class VisualPipeline:
             reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, sight.dense))
         of_branch = {
             Branch.PATCH: {PATCH_MODEL},
-            Branch.FRAME: set(ensemble.weights),
+            Branch.FRAME: set(ensemble.members),
             Branch.TEMPORAL: {temporal.MODEL},
         }
         names = {detection.MODEL}.union(*(of_branch[one.branch] for one in reports if one.outcome is Outcome.SCORED))

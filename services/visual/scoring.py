@@ -44,7 +44,8 @@ class CropScore:
     """What a network says of one crop.
 
     ``logit`` is calibrated; ``patches`` is how many the patch gate judged; ``embedding`` float32 [d] is the
-    frame classifier's.
+    frame classifier's; ``familiarity``, log-odds that the crop looks like the swaps that the frame classifier learnt
+    from, is the ensemble's gate's, and 0 from all others.
     """
 
     track_id: int
@@ -52,6 +53,7 @@ class CropScore:
     logit: float
     patches: int = 0
     embedding: FloatArray | None = None
+    familiarity: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,11 @@ def cut(crops: Sequence[FaceCrop]) -> list[Picture]:
 async def score_crops(
     calls: ModelCalls, model: str, crops: Sequence[FaceCrop], pictures: Sequence[Picture], *, batch: int
 ) -> list[CropScore]:
-    """Run the patch gate or the frame classifier over crops.
+    """Run one network over crops.
 
     Args:
         calls: runs the model.
-        model: PATCH_MODEL or FRAME_MODEL.
+        model: PATCH_MODEL or a member of the ensemble.
         crops: what the pictures show.
         pictures: uint8 [224, 224, 3], one a crop.
         batch: crops a call.
@@ -128,7 +130,7 @@ async def score_crops(
 
     def finish(part: Sequence[tuple[FaceCrop, Picture]], outputs: Mapping[str, npt.NDArray[Any]]) -> list[CropScore]:
         patches = outputs["patch_logits"][0].size if "patch_logits" in outputs else 0
-        embeddings = outputs.get("embedding")
+        embeddings, familiarity = outputs.get("embedding"), outputs.get("familiarity")
         return [
             CropScore(
                 crop.track_id,
@@ -136,6 +138,7 @@ async def score_crops(
                 float(outputs["logit"][place, 0]),
                 patches,
                 None if embeddings is None else embeddings[place],
+                0.0 if familiarity is None else float(familiarity[place, 0]),
             )
             for place, (crop, _) in enumerate(part)
         ]

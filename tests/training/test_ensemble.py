@@ -16,13 +16,13 @@ from services.visual.ensemble import FILE, read_ensemble  # noqa: E402
 from services.visual.scoring import FRAME_MODEL  # noqa: E402
 from training.calibration import Line  # noqa: E402
 from training.checkpoints.catalogue import ARCHITECTURES, built  # noqa: E402
-from training.crop_models import PARITY_TOLERANCE, REPOSITORY, HeldOut, parity_gap  # noqa: E402
+from training.crop_models import PARITY_TOLERANCE, REPOSITORY, parity_gap  # noqa: E402
 from training.data import data_root  # noqa: E402
 from training.ensemble.members import PUBLISHED, WholeFace, load_published, new_members  # noqa: E402
 from training.ensemble.probe import ShallowProbe, fit_unit  # noqa: E402
-from training.ensemble.serving import SEEN, CalibratedMember, weighed  # noqa: E402
+from training.ensemble.serving import BROAD, OUTPUTS, PROBE, SEEN, CalibratedMember, weighed  # noqa: E402
 from training.ensemble.training import JointRun  # noqa: E402
-from training.ensemble.weighing import cross_fitted, earning, weigh  # noqa: E402
+from training.ensemble.weighing import Judged, cross_fitted, weigh  # noqa: E402
 from training.frame.training import Plan  # noqa: E402
 
 pytestmark = pytest.mark.training
@@ -61,7 +61,8 @@ def test_the_exported_probe_equals_torch(tmp_path: Path, monkeypatch: pytest.Mon
 
     torch.manual_seed(0)
     model = CalibratedMember(ShallowProbe(), Line(1.3, 0.4))
-    assert parity_gap(model, export(model, "shallow_probe", {"logit": "1"})) <= PARITY_TOLERANCE
+    path = export(model, "shallow_probe", dict.fromkeys(OUTPUTS[PROBE], "1"))
+    assert parity_gap(model, path) <= PARITY_TOLERANCE
 
 
 def test_the_probe_s_unit_finds_what_its_features_hold() -> None:
@@ -88,43 +89,44 @@ def test_a_run_that_stops_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
     assert all(torch.allclose(whole[name].float(), resumed[name].float(), atol=1e-5) for name in whole)
 
 
-def made(count: int = 600, seed: int = 0) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Logits of two networks that know something different, and of one that knows nothing."""
+def made(count: int = 600, seed: int = 0) -> Judged:
+    """Crops of which the first half is familiar: one network knows those, another the rest, a third nothing."""
     random = np.random.default_rng(seed)
-    labels = np.arange(count) % 2
-    truth = 2.0 * labels - 1.0
-    columns = [truth + random.normal(0, 2, count), truth * 0.7 + random.normal(0, 2, count), random.normal(0, 1, count)]
-    return np.stack(columns, axis=1), labels.astype(np.int64)
+    labels = (np.arange(count) % 2).astype(np.int64)
+    truth, familiar = 2.0 * labels - 1.0, np.arange(count) < count // 2
+    columns = [
+        truth * np.where(familiar, 1.5, 0.2) + random.normal(0, 1.5, count),
+        truth * np.where(familiar, 0.1, 0.8) + random.normal(0, 1.5, count),
+        random.normal(0, 1, count),
+    ]
+    shares = np.where(familiar, 0.95, 0.05)
+    cells = np.where(familiar, "dfdc_faces_val", "unseen_sources").astype(object)
+    sources = np.array([str(at // 4) for at in range(count)])
+    return Judged(np.stack(columns, axis=1), shares, labels, cells, sources)
 
 
-def test_knowing_members_are_weighed_and_an_ignorant_one_leaves() -> None:
-    logits, labels = made()
-    fitted = weigh(logits, labels, ["one"] * len(labels), NAMES)
-    assert set(fitted.weights) == {FRAME_MODEL, "meso4"}
-    assert fitted.weights[FRAME_MODEL] > fitted.weights["meso4"] > 0
+def test_each_sum_listens_to_those_who_know() -> None:
+    fitted = weigh(made(4000), NAMES)
+    familiar, unfamiliar = fitted.familiar.weights, fitted.unfamiliar.weights
+    assert familiar[FRAME_MODEL] > 3 * familiar["meso4"]
+    assert unfamiliar["meso4"] > unfamiliar[FRAME_MODEL]
+    assert max(familiar["mesoinception4"], unfamiliar["mesoinception4"]) < 0.1 * familiar[FRAME_MODEL]
 
 
 def test_a_member_that_is_upside_down_gets_no_weight() -> None:
-    logits, labels = made()
-    logits[:, 1] *= -1
-    assert set(weigh(logits, labels, ["one"] * len(labels), NAMES).weights) == {FRAME_MODEL}
+    judged = made()
+    judged.logits[:, 1] *= -1
+    fitted = weigh(judged, NAMES)
+    assert fitted.familiar.weights["meso4"] == fitted.unfamiliar.weights["meso4"] == 0
 
 
 def test_a_part_that_a_member_has_seen_has_no_say_on_it() -> None:
-    logits, labels = made(1200)
-    parts = ("unseen_sources",) * 600 + (SEEN["meso4"],) * 600
-    logits[:600, 1] = np.random.default_rng(1).normal(size=600) - 0.3 * labels[:600]
-    logits[600:, 1] = 6.0 * labels[600:] - 3.0
-    held_out = HeldOut(logits[:, 0], labels, parts, tuple(str(at) for at in range(1200)))
-    fitted = weighed(logits, held_out, NAMES, held_out.groups)
-    assert set(fitted.weights) == {FRAME_MODEL}
-
-
-def test_a_member_that_adds_next_to_nothing_is_not_worth_its_cost() -> None:
-    logits, labels = made(2000)
-    logits[:, 2] = logits[:, 0] + np.random.default_rng(1).normal(0, 0.2, 2000)
-    groups = [str(at) for at in range(2000)]
-    assert earning(logits, labels, ["one"] * 2000, NAMES, groups) == (FRAME_MODEL, "meso4")
+    judged = made(1200)
+    seen = np.arange(1200) >= 900
+    judged.cells[seen] = SEEN["meso4"]
+    judged.logits[:, 1] = np.where(seen, 6.0, -0.3) * (2.0 * judged.labels - 1.0)
+    fitted, _ = weighed(judged, NAMES)
+    assert fitted.unfamiliar.weights["meso4"] == 0
 
 
 def test_published_weights_say_fake_with_a_high_number() -> None:
@@ -141,17 +143,24 @@ def test_published_weights_say_fake_with_a_high_number() -> None:
 
 
 def test_weights_of_held_out_rows_are_calibrated() -> None:
-    logits, labels = made(4000)
-    groups = [str(at // 4) for at in range(len(labels))]
-    probabilities = cross_fitted(logits, labels, ["one"] * len(labels), NAMES, groups)
+    judged = made(4000)
+    probabilities = cross_fitted(judged, NAMES)
     confident = probabilities > 0.8
-    assert labels[confident].mean() == pytest.approx(probabilities[confident].mean(), abs=0.03)
+    assert judged.labels[confident].mean() == pytest.approx(probabilities[confident].mean(), abs=0.03)
 
 
 @pytest.mark.skipif(not (REPOSITORY / FILE).is_file(), reason="the ensemble is not trained yet")
 def test_the_served_ensemble_is_the_one_that_was_fitted() -> None:
     content = json.loads((REPOSITORY / FILE).read_text())
     ensemble = read_ensemble(ModelRepository(REPOSITORY))
-    assert {FRAME_MODEL, *ensemble.companions, *content["left_out"]} >= {"resnet18", "meso4", "mesoinception4"}
+    assert {*ensemble.members, *content["left_out"]} >= {
+        FRAME_MODEL,
+        BROAD,
+        PROBE,
+        "resnet18",
+        "meso4",
+        "mesoinception4",
+    }
+    assert ensemble.gate == PROBE
     for part in ("dfdc_faces_val", "unseen_sources", "mesonet_faces_train"):
         assert content["metrics"][part]["auc"]["n"] > 100

@@ -33,18 +33,22 @@ def test_what_misses_its_goal_is_said_to() -> None:
 def test_the_ensemble_is_shown_with_cost_and_with_who_was_left_out(tmp_path: Path) -> None:
     assert ensemble(tmp_path) == ""
     content = {
-        "members": [{"model": "frame_classifier", "sha256": "", "weight": 0.9}],
+        "familiar": {"bias": 0.0, "weights": {"frame_classifier": 0.9}},
+        "unfamiliar": {"bias": 0.1, "weights": {"frame_classifier": 0.3}},
+        "flattered": ["mesonet"],
         "milliseconds_a_crop": {"frame_classifier": 20.0, "meso4": 2.0},
         "cost_over_frame_classifier": 1.0,
-        "metrics": {"all": FIGURE},
-        "metrics_frame_classifier_alone": {"all": FIGURE},
+        "metrics": {"all": FIGURE, "mesonet": FIGURE},
+        "metrics_frame_classifier_alone": {"all": FIGURE, "mesonet": FIGURE},
         "command": "make it",
         "split": "by group",
     }
     (tmp_path / FILE).write_text(json.dumps(content))
     page = ensemble(tmp_path)
-    assert "| frame_classifier | 0.900 | 20.0 |" in page
-    assert "| meso4 | none: not asked | 2.0 |" in page
+    assert "| frame_classifier | 0.900 | 0.300 | 20.0 |" in page
+    assert "| meso4 | not asked | not asked | 2.0 |" in page
+    assert "| all | " in page
+    assert "| mesonet, without the members that began there | " in page
 
 
 @pytest.mark.parametrize("wins", [True, False])

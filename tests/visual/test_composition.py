@@ -43,7 +43,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_an_ensemble_of_other_networks_keeps_it_from_being_ready(copied: Path) -> None:
-    member = {"model": "frame_classifier", "sha256": "0" * 64, "weight": 1.0}
-    (copied / "frame_ensemble.json").write_text(json.dumps({"bias": 0.0, "members": [member]}))
+    alone = {"bias": 0.0, "weights": {"frame_classifier": 1.0}}
+    content = {"familiar": alone, "members": {"frame_classifier": "0" * 64}}
+    (copied / "frame_ensemble.json").write_text(json.dumps(content))
     with pytest.raises(ModelRepositoryError, match="another frame_classifier"):
         await build(VisualSettings(model_repository=copied)).ready()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import torch
+from torch import nn
 
-from training.crop_models import faces_of, held_out_parts
+from training.crop_models import Part, faces_of, held_out_parts
+from training.ensemble.broad import MINUTES, SEED, BroadClassifier, broad_run, train_broad
 from training.ensemble.members import load_published, new_members
-from training.ensemble.probe import fit_probe
-from training.ensemble.serving import CACHE, PROBE, Training, export_members, fit_ensemble
-from training.ensemble.training import JointRun
+from training.ensemble.probe import FittedProbe, fit_probe
+from training.ensemble.serving import BROAD, CACHE, PROBE, Training, export_members, fit_ensemble
+from training.ensemble.training import EVERY, JointRun
 from training.frame.batches import BatchSource, Mixture
-from training.frame.training import Plan
+from training.frame.training import Plan, Run
 
 MANY = 1_000_000
 STEPS = 3200
@@ -39,24 +43,43 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    mixed = faces_of("manipulated_faces_train")
-    run = new_run(options.steps, options.minutes, options.seed)
+    mixed, swaps = faces_of("manipulated_faces_train"), faces_of("dfdc_faces_train")
+    run, broad = new_run(options.steps, options.minutes, options.seed), broad_run()
     if not (options.export or options.weigh):
-        swaps = faces_of("dfdc_faces_train")
         seed = options.seed + SEED_OF_BATCHES
         run.train(BatchSource(swaps, mixed, mixture=MIXTURE, seed=seed, count=MANY))
+        train_broad(broad, SEED)
     parts = held_out_parts(mixed)
     length = f"--minutes {options.minutes:g}" if options.minutes else f"--steps {options.steps}"
-    command = f"python -m training.ensemble {length} --seed {options.seed}"
-    training = Training(command, options.seed, run.progress.step, run.progress.seconds)
-    members = run.average
+    whole = Training(f"python -m training.ensemble {length} --seed {options.seed}", options.seed)
     if not options.weigh:
-        fitted = fit_probe(mixed, options.seed)
-        members[PROBE] = fitted.probe
-        across = {name: figure.as_dict() for name, figure in fitted.across_sources.items()}
-        export_members(members, parts, training, {PROBE: {"cross_validated_over_training_sources": across}})
-    written = fit_ensemble((*new_members(), PROBE), parts, training)
-    log.info("weights %s, left out %s", written["members"], sorted(written["left_out"]))
+        export_all(run, broad, fit_probe(mixed, swaps, options.seed), parts, whole)
+    written = fit_ensemble((BROAD, PROBE, *new_members()), parts, whole)
+    log.info(
+        "weights %s, left out %s", [written[own] for own in ("familiar", "unfamiliar")], sorted(written["left_out"])
+    )
+
+
+def export_all(run: JointRun, broad: Run, fitted: FittedProbe, parts: Sequence[Part], whole: Training) -> None:
+    """Export the members of both runs and the probe.
+
+    Args:
+        run: of the three small networks.
+        broad: of the broad classifier.
+        fitted: the probe.
+        parts: what none of them was trained on.
+        whole: command and seed of the cards.
+    """
+    trainings = {
+        name: replace(whole, steps=run.progress.step // EVERY.get(name, 1), seconds=run.progress.seconds)
+        for name in run.average
+    }
+    command = f"python -m training.ensemble.broad --minutes {MINUTES:g} --seed {SEED}"
+    trainings[BROAD] = Training(command, SEED, broad.progress.step, broad.progress.seconds)
+    across = {name: figure.as_dict() for name, figure in fitted.across_sources.items()}
+    trainings[PROBE] = replace(whole, figures={"cross_validated_over_training_sources": across})
+    members = nn.ModuleDict({**run.average, BROAD: BroadClassifier(broad.average), PROBE: fitted.probe})
+    export_members(members, parts, trainings)
 
 
 def new_run(steps: int, minutes: float, seed: int) -> JointRun:

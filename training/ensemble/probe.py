@@ -4,13 +4,15 @@ Forgeries that nobody trained on differ from the known ones in what they show mo
 The early stages of an ImageNet network respond to rendering (edges, grain, up-sampling), see no identity, and are
 not bent towards known forgeries here; a strongly regularised linear unit on their means and deviations is all that
 is learnt (after Ojha, Li and Lee 2023, who keep a whole network frozen; deeper features did not carry over here).
+
+The same features tell how much a crop looks like the swaps that the frame classifier learnt from: a second unit on
+them, which never sees what is real and what is fake, is the ensemble's gate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +36,14 @@ STAGES = 3
 """Stages of EfficientNet-Lite0 that are read, those of strides 2, 4 and 8."""
 STRENGTH = 1e-4
 """Inverse L2 penalty; weaker ones fit the sources trained on and lose the others."""
+GATE_STRENGTH = 1e-2
+FAMILIAR = 2000
+"""Crops of the set of swaps that the gate learns from; half of them once more, degraded."""
 FOLDS = 5
 
 
 class ShallowProbe(nn.Module):
-    """Takes uint8 crops, answers a logit; only the linear unit is ever trained."""
+    """Takes uint8 crops, answers a logit and how familiar each is; only the two linear units are ever trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +54,7 @@ class ShallowProbe(nn.Module):
         self.stages = nn.ModuleList(list(backbone.blocks)[:STAGES])
         with torch.inference_mode():
             width = self.features(torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)).shape[1]
-        self.unit = nn.Linear(width, 1)
+        self.unit, self.gate = nn.Linear(width, 1), nn.Linear(width, 1)
         self.eval()  # normalisation is frozen too, and nothing here trains by gradient
 
     def features(self, crops: Tensor) -> Tensor:
@@ -65,9 +70,10 @@ class ShallowProbe(nn.Module):
             found += [mean[:, :, 0, 0], deviation]
         return torch.cat(found, dim=1)
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """Logit [n, 1] of uint8 crops."""
-        return cast("Tensor", self.unit(self.features(crops)))
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Logit [n, 1] and log-odds [n, 1] of being familiar, of uint8 crops."""
+        features = self.features(crops)
+        return self.unit(features), self.gate(features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +84,13 @@ class FittedProbe:
     across_sources: dict[str, Measure]
 
 
-def fit_probe(mixed: FaceSet, seed: int) -> FittedProbe:
-    """Fit the unit on the training rows of the mixed set, each as it is and once degraded.
+def fit_probe(mixed: FaceSet, swaps: FaceSet, seed: int) -> FittedProbe:
+    """Fit both units on the training rows of the mixed set, each as it is and once degraded.
 
     Args:
         mixed: the set of many methods.
-        seed: of how crops are degraded.
+        swaps: the set of swaps, which is what is familiar.
+        seed: of how crops are degraded, and of which swaps are taken.
     """
     probe = ShallowProbe()
     rows = training_rows(mixed.examples)
@@ -98,10 +105,25 @@ def fit_probe(mixed: FaceSet, seed: int) -> FittedProbe:
     clean = slice(0, len(rows))
     across = measure(labels[clean], log_odds[clean], sources[clean], probabilities=False)
     weights, bias = fit_unit(values, labels, sources)
-    with torch.no_grad():
-        probe.unit.weight.copy_(torch.from_numpy(weights)[None])
-        probe.unit.bias.fill_(bias)
+    _set(probe.unit, weights, bias)
+    _set(probe.gate, *_fit_gate(probe, values, swaps, seed))
     return FittedProbe(probe, across)
+
+
+def _fit_gate(probe: ShallowProbe, unfamiliar: Floats, swaps: FaceSet, seed: int) -> tuple[Floats, float]:
+    """Weights and bias that tell crops of the set of swaps, real and fake alike, from other crops' features."""
+    rows = np.random.default_rng(seed).choice(len(swaps.examples), FAMILIAR, replace=False)
+    degraded = _features(probe, _degraded(swaps, rows[: FAMILIAR // 2], seed))
+    familiar = np.concatenate([_features(probe, _crops(swaps, rows)), degraded])
+    values = np.concatenate([familiar, unfamiliar])
+    labels = np.repeat([1, 0], [len(familiar), len(unfamiliar)])
+    return _logistic(values, labels, cell_weights(labels, [""] * len(labels)), GATE_STRENGTH)
+
+
+def _set(unit: nn.Linear, weights: Floats, bias: float) -> None:
+    with torch.no_grad():
+        unit.weight.copy_(torch.from_numpy(weights)[None])
+        unit.bias.fill_(bias)
 
 
 def fit_unit(
@@ -111,8 +133,15 @@ def fit_unit(
     weights = np.sqrt(cell_weights(labels, sources))
     for label in (0, 1):
         weights[labels == label] *= len(labels) / 2 / weights[labels == label].sum()
+    return _logistic(values, labels, weights, strength)
+
+
+def _logistic(
+    values: Floats, labels: npt.NDArray[np.int64], importance: Floats, strength: float
+) -> tuple[Floats, float]:
+    """Logistic regression on standardised features, as weights and bias on raw ones."""
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-6
-    model = LogisticRegression(C=strength, max_iter=500).fit((values - mean) / scale, labels, sample_weight=weights)
+    model = LogisticRegression(C=strength, max_iter=2000).fit((values - mean) / scale, labels, sample_weight=importance)
     coefficients = model.coef_[0] / scale
     return coefficients, float(model.intercept_[0] - coefficients @ mean)
 

@@ -7,13 +7,14 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 
 from services.common.inference import EmbeddedEngine
@@ -24,22 +25,25 @@ from training.calibration import Line, fit_line
 from training.cards import Card, metrics_as_dict, write_card
 from training.crop_models import INPUTS, LICENCE, REPOSITORY, ROOT, HeldOut, Part, drawn, export, headline
 from training.ensemble.members import MESO_SIDE, PUBLISHED
-from training.ensemble.training import EVERY
-from training.ensemble.weighing import Weighing, cross_fitted, earning, weigh
+from training.ensemble.weighing import Judged, Weighing, cross_fitted, weigh
 from training.metrics import Measure, measure
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 CACHE = ROOT / ".cache" / "ensemble"
 PROBE = "shallow_probe"
+BROAD = "broad_classifier"
 TASKS = {
-    PROBE: "P(deepfake) of one face crop from how it is rendered: a linear unit on frozen shallow ImageNet features",
+    PROBE: "P(deepfake) of a face crop from how it is rendered, and how much the crop looks like DFDC: linear units on "
+    "frozen shallow ImageNet features",
+    BROAD: "P(deepfake) of one face crop: the frame classifier's network, learnt mostly on other forgeries than swaps",
     "resnet18": "P(deepfake) of one face crop from its texture: ResNet-18 at half width over the unscaled crop",
     "meso4": f"P(deepfake) of one face crop: Meso4 over the whole face at {MESO_SIDE} pixels",
     "mesoinception4": f"P(deepfake) of one face crop: MesoInception4 over the whole face at {MESO_SIDE} pixels",
 }
 SOURCES = {
     PROBE: "linear probe of frozen features (Ojha, Li and Lee 2023) of EfficientNet-Lite0 (Tan and Le 2019)",
+    BROAD: "EfficientNet-Lite0 (Tan and Le 2019); self-blended images (Shiohara and Yamasaki 2022)",
     "resnet18": "ResNet-18 (He et al. 2016)",
     "meso4": "Meso4 (Afchar et al. 2018)",
     "mesoinception4": "MesoInception4 (Afchar et al. 2018)",
@@ -47,13 +51,17 @@ SOURCES = {
 BATCHES = "7,000 DFDC pairs, many-method stills of 100 sources, self-blended images"
 FROM_PUBLISHED = f"{BATCHES}; from the weights that their authors published, learnt on the MesoNet set"
 TRAINED_ON = {
-    PROBE: "many-method stills of 90 sources, as they are and degraded; ImageNet features, frozen",
+    PROBE: "many-method stills of 90 sources, as they are and degraded; its gate on those against 2,000 DFDC crops; "
+    "ImageNet features, frozen",
+    BROAD: f"{BATCHES}, mixed two, seven and seven; ImageNet start",
     "resnet18": f"{BATCHES}; from scratch",
     "meso4": FROM_PUBLISHED,
     "mesoinception4": FROM_PUBLISHED,
 }
 SEEN = dict.fromkeys(PUBLISHED, "mesonet_faces_train")
 """Held-out part that a member has seen all the same: figures on it flatter it, and it is not weighed there."""
+ONE_OUTPUT = {"logit": "FP32 [n, 1], calibrated natural log-odds of a deepfake"}
+OUTPUTS = {PROBE: {**ONE_OUTPUT, "familiarity": "FP32 [n, 1], log-odds that the crop looks like DFDC"}}
 TIMED_CROPS = 8
 
 
@@ -64,41 +72,40 @@ class CalibratedMember(nn.Module):
         super().__init__()
         self.member, self.line = member, line
 
-    def forward(self, crops: Tensor) -> tuple[Tensor]:
-        """Calibrated logit [n, 1] of uint8 crops."""
-        return (cast("Tensor", self.member(crops)) * self.line.scale + self.line.bias,)
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Calibrated logit [n, 1] of uint8 crops, then whatever else the member answers."""
+        answer = self.member(crops)
+        logit, *others = answer if isinstance(answer, tuple) else (answer,)
+        return (logit * self.line.scale + self.line.bias, *others)
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What cards say of a run."""
+    """What a card says of a run; ``figures`` are further entries of it."""
 
     command: str
     seed: int
-    steps: int
-    seconds: float
+    steps: int = 0
+    seconds: float = 0.0
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
-def export_members(
-    members: nn.ModuleDict, parts: Sequence[Part], training: Training, extra: Mapping[str, Mapping[str, Any]]
-) -> None:
+def export_members(members: nn.ModuleDict, parts: Sequence[Part], trainings: Mapping[str, Training]) -> None:
     """Calibrate, export and measure each member by itself; writes model, configuration and card.
 
     Args:
         members: by name.
         parts: what none of them was trained on.
-        training: for the cards.
-        extra: further entries of the cards, by member.
+        trainings: for the cards, by member.
     """
     shutil.rmtree(CACHE / "left_out", ignore_errors=True)
     for name, member in members.items():
         held_out = HeldOut.of(parts, [_logits(member.eval(), part) for part in parts])
         line = fit_line(held_out.logits, held_out.labels, held_out.parts)
-        export(CalibratedMember(member, line), name, {"logit": "1"})
+        export(CalibratedMember(member, line), name, dict.fromkeys(OUTPUTS.get(name, ONE_OUTPUT), "1"))
         metrics = held_out.metrics()
         log.info("%s: %s", name, headline(metrics))
-        card = _card(name, member, line, metrics, training)
-        write_card(replace(card, extra={**card.extra, **extra.get(name, {})}), REPOSITORY)
+        write_card(_card(name, member, line, metrics, trainings[name]), REPOSITORY)
 
 
 def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training) -> dict[str, Any]:
@@ -107,7 +114,7 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
     Members without a weight leave the model repository, so that nobody loads them for nothing.
 
     Args:
-        names: the members beside the frame classifier.
+        names: the members beside the frame classifier; the probe, which is the gate too, is one of them.
         parts: what none of them was trained on.
         training: for the record.
 
@@ -118,27 +125,37 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
     engine, repository = EmbeddedEngine(ModelRepository(REPOSITORY)), ModelRepository(REPOSITORY)
     members = (FRAME_MODEL, *names)
     columns, costs = zip(*(_served(engine, name, parts) for name in members), strict=True)
-    logits = np.stack(columns, axis=1)
-    held_out = HeldOut.of(parts, np.split(logits[:, 0], np.cumsum([len(part.rows) for part in parts])[:-1]))
-    fitted = weighed(logits, held_out, members, _whole_sources(parts))
-    judged = tuple(fitted.weights)
-    logits = logits[:, [members.index(name) for name in judged]]
-    together = cross_fitted(logits, held_out.labels, held_out.parts, judged, _whole_sources(parts))
-    content = {
-        "bias": fitted.bias,
-        "members": [
-            {"model": name, "sha256": repository.card(name).sha256, "weight": weight}
-            for name, weight in fitted.weights.items()
-        ],
-        "left_out": {name: repository.card(name).details["metrics"] for name in members if name not in fitted.weights},
-        "milliseconds_a_crop": {name: round(cost, 1) for name, cost in zip(members, costs, strict=True)},
-        "cost_over_frame_classifier": round(
-            sum(cost for name, cost in zip(members, costs, strict=True) if name in fitted.weights) / costs[0], 2
-        ),
-        "metrics": metrics_as_dict(_figures(held_out, together)),
+    familiarity, _ = _served(engine, PROBE, parts, output="familiarity")
+    held_out = HeldOut.of(parts, np.split(columns[0], np.cumsum([len(part.rows) for part in parts])[:-1]))
+    judged = Judged(
+        np.stack(columns, axis=1),
+        expit(familiarity),
+        held_out.labels,
+        np.array(held_out.parts),
+        np.array(_whole_sources(parts)),
+    )
+    fitted, probabilities = weighed(judged, members)
+    sums = {"familiar": fitted.familiar, "unfamiliar": fitted.unfamiliar}
+    asked = [
+        name for name in members if name in (FRAME_MODEL, PROBE) or any(own.weights[name] > 0 for own in sums.values())
+    ]
+    spent = {name: round(cost, 1) for name, cost in zip(members, costs, strict=True)}
+    content: dict[str, Any] = {
+        "gate": PROBE,
+        **{
+            words: {"bias": own.bias, "weights": {name: own.weights[name] for name in asked}}
+            for words, own in sums.items()
+        },
+        "members": {name: repository.card(name).sha256 for name in asked},
+        "left_out": {name: repository.card(name).details["metrics"] for name in members if name not in asked},
+        "milliseconds_a_crop": spent,
+        "cost_over_frame_classifier": round(sum(spent[name] for name in asked) / spent[FRAME_MODEL], 2),
+        "metrics": metrics_as_dict(_figures(held_out, probabilities)),
         "metrics_frame_classifier_alone": metrics_as_dict(held_out.metrics()),
-        "split": "weights fitted on the held-out parts of the frame classifier; figures cross-fitted by group, and by "
-        "whole sources where there are several",
+        "flattered": sorted({SEEN[name] for name in asked if name in SEEN}),
+        "split": "weights fitted on the held-out parts of the frame classifier but those that flatter a member; "
+        "figures cross-fitted by group, and by whole sources where there are several; on a part that flatters, of the "
+        "other members alone",
         "command": training.command,
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -157,26 +174,23 @@ def bring_back(names: Sequence[str]) -> None:
             shutil.move(CACHE / "left_out" / name, REPOSITORY / name)
 
 
-def weighed(logits: Floats, held_out: HeldOut, members: Sequence[str], sources: Sequence[str]) -> Weighing:
-    """Weigh the members that are worth their cost, by parts that none of them has seen.
+def weighed(judged: Judged, members: Sequence[str]) -> tuple[Weighing, Floats]:
+    """Weigh the members by parts that none of them has seen.
 
     Args:
-        logits: [rows, members].
-        held_out: labels and parts of the rows.
+        judged: all held-out rows.
         members: their names.
-        sources: [rows], what weights and the rows they are judged on must not share.
+
+    Returns:
+        The weights, and the probability [rows] of every row by weights that its source had no part in; where a
+        member has seen the part, by the others alone.
     """
-    parts = np.array(held_out.parts)
-
-    def fair(names: Sequence[str]) -> npt.NDArray[np.bool_]:
-        return ~np.isin(parts, [SEEN[name] for name in names if name in SEEN])
-
-    rows = fair(members)
-    labels, cells, whole = held_out.labels[rows], parts[rows].tolist(), np.array(sources)[rows].tolist()
-    worthy = earning(logits[rows], labels, cells, members, whole)
-    rows = fair(worthy)
-    columns = [members.index(name) for name in worthy]
-    return weigh(logits[rows][:, columns], held_out.labels[rows], parts[rows].tolist(), worthy)
+    fair = ~np.isin(judged.cells, [SEEN[name] for name in members if name in SEEN])
+    unseeing = [name for name in members if name not in SEEN]
+    columns = [members.index(name) for name in unseeing]
+    probabilities = cross_fitted(replace(judged, logits=judged.logits[:, columns]), unseeing)
+    probabilities[fair] = cross_fitted(judged.of(fair), members)
+    return weigh(judged.of(fair), members), probabilities
 
 
 def _whole_sources(parts: Sequence[Part]) -> list[str]:
@@ -204,18 +218,21 @@ def _logits(member: nn.Module, part: Part, batch: int = 16) -> Floats:
     found = []
     for start in range(0, len(part.rows), batch):
         crops = np.stack([part.faces.crop(int(row)) for row in part.rows[start : start + batch]])
-        found.append(member(torch.from_numpy(crops))[:, 0].double().numpy())
+        answer = member(torch.from_numpy(crops))
+        found.append((answer[0] if isinstance(answer, tuple) else answer)[:, 0].double().numpy())
     return np.concatenate(found)
 
 
-def _served(engine: EmbeddedEngine, name: str, parts: Sequence[Part], batch: int = TIMED_CROPS) -> tuple[Floats, float]:
-    """Logits of all parts by a served network, and its median cost, milliseconds a crop."""
+def _served(
+    engine: EmbeddedEngine, name: str, parts: Sequence[Part], *, output: str = "logit", batch: int = TIMED_CROPS
+) -> tuple[Floats, float]:
+    """One output of a served network for all crops of all parts, and its median cost, milliseconds a crop."""
     found, spent = [], []
     for part in parts:
         for start in range(0, len(part.rows), batch):
             crops = np.stack([part.faces.crop(int(row)) for row in part.rows[start : start + batch]])
             began = time.process_time()
-            found.append(engine.run(name, {"crops": crops})["logit"][:, 0].astype(np.float64))
+            found.append(engine.run(name, {"crops": crops})[output][:, 0].astype(np.float64))
             spent.append((time.process_time() - began) * 1000 / len(crops))
     return np.concatenate(found), float(np.median(spent))
 
@@ -237,11 +254,12 @@ def _card(
         licence=f"{LICENCE}; it began as published weights under Apache-2.0" if name in PUBLISHED else LICENCE,
         limits=_limits(name),
         inputs=INPUTS,
-        outputs={"logit": "FP32 [n, 1], calibrated natural log-odds of a deepfake"},
+        outputs=OUTPUTS.get(name, ONE_OUTPUT),
         extra={
             "parameters": sum(value.numel() for value in member.parameters()),
             "calibration": {"scale": line.scale, "bias": line.bias},
-            "training": {"steps": training.steps // EVERY.get(name, 1), "seconds": round(training.seconds)},
+            "training": {"steps": training.steps, "seconds": round(training.seconds)},
+            **training.figures,
             "method": SOURCES[name],
             "ensemble": f"its weight, or that it has none, is in {FILE}",
         },

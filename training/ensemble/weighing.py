@@ -1,4 +1,8 @@
-"""How much each network over crops counts: logistic regression on held-out logits, no weight below nought."""
+"""How much each network over crops counts: one logistic regression on held-out logits, no weight below nought.
+
+The gate's share of a crop splits its logits between the two sums of the ensemble, so both sums are fitted at once, by
+what they say together.
+"""
 
 from __future__ import annotations
 
@@ -7,135 +11,105 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
-from services.visual.scoring import FRAME_MODEL
+from services.visual.ensemble import WeightedSum
 from training.calibration import cell_weights
 from training.data import folds
-from training.metrics import auc
 
 Floats = npt.NDArray[np.float64]
-STRENGTH = 0.05
-"""Inverse L2 penalty on the weights of standardised logits: members must earn their part."""
-SHRINKAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
-MOST_LOST = 0.003
-"""AUC that companions may cost on any one set: they are there for what the frame classifier is weak at, and may not
-harm where it is strong."""
-LEAST_SHARE = 0.05
-"""Part of all weight on standardised logits below which a member is not worth its cost."""
-LEAST_GAIN = 0.005
-"""AUC that a member must add on some set, by weights that have not seen the group, to be worth its cost."""
+Labels = npt.NDArray[np.int64]
+FAMILIAR_STRENGTH, UNFAMILIAR_STRENGTH = 0.2, 0.02
+"""Inverse L2 penalties on the weights of standardised logits. The second is strong: with a few hundred crops of unseen
+sources, weights that follow them closely do worse on the next source than weights that all members share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
-    """Weight of each member's logit, and the constant term."""
+    """The two sums of the ensemble over the same members."""
 
-    weights: dict[str, float]
-    bias: float
+    familiar: WeightedSum
+    unfamiliar: WeightedSum
 
-    def log_odds(self, logits: Floats, names: Sequence[str]) -> Floats:
-        """Calibrated log-odds [rows] of logits [rows, members]; members without a weight are left out."""
-        return np.asarray(logits @ np.array([self.weights.get(name, 0.0) for name in names]) + self.bias)
+    def log_odds(self, logits: Floats, shares: Floats, names: Sequence[str]) -> Floats:
+        """Calibrated log-odds [rows] of logits [rows, members] and the gate's shares [rows]."""
+        sums = [
+            logits @ np.array([own.weights[name] for name in names]) + own.bias
+            for own in (self.familiar, self.unfamiliar)
+        ]
+        return np.asarray(shares * sums[0] + (1 - shares) * sums[1])
 
 
-def weigh(logits: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str], names: Sequence[str]) -> Weighing:
-    """Fit the weights; members with too small a share leave one by one, the frame classifier always stays.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Held-out crops as the members judge them.
 
-    The companions' weights are then shrunk as far as MOST_LOST asks.
+    ``logits`` [rows, members], ``shares`` [rows] (the gate's), ``labels`` [rows] (1 = fake), ``cells`` [rows] (the set
+    of each), ``sources`` [rows] (what weights and the rows they are judged on must not share).
+    """
+
+    logits: Floats
+    shares: Floats
+    labels: Labels
+    cells: npt.NDArray[np.str_]
+    sources: npt.NDArray[np.str_]
+
+    def of(self, rows: npt.NDArray[np.bool_]) -> Judged:
+        """Some of the rows."""
+        return Judged(self.logits[rows], self.shares[rows], self.labels[rows], self.cells[rows], self.sources[rows])
+
+
+def weigh(judged: Judged, names: Sequence[str]) -> Weighing:
+    """Fit both sums; each set weighs the same within its class.
 
     Args:
-        logits: [rows, members].
-        labels: [rows], 1 = fake.
-        cells: [rows], the set of each row; every set weighs the same within its class.
+        judged: the rows to fit on.
         names: of the members.
     """
-    balance = cell_weights(labels, cells)
+    balance = cell_weights(judged.labels, judged.cells.tolist())
+    logits = judged.logits
     scale = np.sqrt(np.average((logits - np.average(logits, axis=0, weights=balance)) ** 2, axis=0, weights=balance))
-    kept = list(range(len(names)))
-    while True:
-        standard = logits[:, kept] / scale[kept]
-        model = LogisticRegression(C=STRENGTH * len(kept), max_iter=1000)
-        model.fit(standard, labels, sample_weight=balance)
-        shares = model.coef_[0] / np.abs(model.coef_[0]).sum()
-        others = [(share, at) for share, at in zip(shares, kept, strict=True) if names[at] != FRAME_MODEL]
-        share, worst = min(others, default=(1.0, -1))
-        if share >= LEAST_SHARE:
-            break
-        kept.remove(worst)
-    values = model.coef_[0] / scale[kept]
-    chosen = [names[at] for at in kept]
-    own = np.array([name == FRAME_MODEL for name in chosen])
-    alone = _areas(logits[:, kept] @ np.where(own, values, 0.0), labels, cells)
-    for shrinkage in SHRINKAGES:
-        shrunk = np.where(own, values, values * shrinkage)
-        areas = _areas(logits[:, kept] @ shrunk, labels, cells)
-        if all(areas[cell] >= alone[cell] - MOST_LOST for cell in alone):
-            break
-    return _calibrated(logits[:, kept] @ shrunk, labels, balance, chosen, shrunk)
+    count = len(names)
+    values = _split(logits / scale, judged.shares)
+    penalties = np.repeat([1 / FAMILIAR_STRENGTH, 1 / UNFAMILIAR_STRENGTH, 0.0], [count, count, 2])
+    fitted = _non_negative_logistic(values, judged.labels, balance, penalties)
+    weights = fitted[:-2].reshape(2, count) / scale
+    stretched = np.column_stack([values[:, :-2] @ fitted[:-2], values[:, -2:]])
+    slope, *biases = _non_negative_logistic(stretched, judged.labels, balance, np.zeros(3))
+    sums = [
+        WeightedSum(dict(zip(names, (own * slope).tolist(), strict=True)), float(bias))
+        for own, bias in zip(weights, biases, strict=True)
+    ]
+    return Weighing(*sums)
 
 
-def earning(
-    logits: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str], names: Sequence[str], groups: Sequence[str]
-) -> tuple[str, ...]:
-    """The members that are worth their cost: one by one, the one that adds least leaves.
-
-    Args:
-        logits: [rows, members].
-        labels: [rows], 1 = fake.
-        cells: [rows], the set of each row.
-        names: of the members.
-        groups: [rows], what weights and the rows they are judged on must not share.
-    """
-    kept = list(weigh(logits, labels, cells, names).weights)
-
-    def areas(members: Sequence[str]) -> dict[str, float]:
-        columns = logits[:, [names.index(name) for name in members]]
-        return _areas(cross_fitted(columns, labels, cells, members, groups), labels, cells)
-
-    while len(kept) > 1:
-        together, gains = areas(kept), {}
-        for name in kept:
-            if name != FRAME_MODEL:
-                without = areas([other for other in kept if other != name])
-                gains[name] = max(together[cell] - without[cell] for cell in together)
-        least = min(gains, key=lambda name: gains[name])
-        if gains[least] >= LEAST_GAIN:
-            break
-        kept.remove(least)
-    return tuple(kept)
+def _split(values: Floats, shares: Floats) -> Floats:
+    """Columns of the familiar sum, of the unfamiliar sum, and their constants: [rows, 2 members + 2]."""
+    own, other = shares[:, None], 1 - shares[:, None]
+    return np.hstack([own * values, other * values, own, other])
 
 
-def _areas(scores: Floats, labels: npt.NDArray[np.int64], cells: Sequence[str]) -> dict[str, float]:
-    """AUC on every set."""
-    kinds = np.asarray(cells)
-    return {cell: auc(labels[kinds == cell], scores[kinds == cell]) for cell in dict.fromkeys(cells)}
+def _non_negative_logistic(values: Floats, labels: Labels, importance: Floats, penalties: Floats) -> Floats:
+    """Coefficients of a logistic regression with a ridge penalty each; those with one are not below nought."""
+
+    def loss(coefficients: Floats) -> tuple[float, Floats]:
+        log_odds = values @ coefficients
+        surprise = np.logaddexp(0.0, log_odds) - labels * log_odds
+        gradient = values.T @ (importance * (expit(log_odds) - labels)) + penalties * coefficients
+        return float(importance @ surprise + penalties @ coefficients**2 / 2), gradient
+
+    bounds = [(0.0 if penalty > 0 else None, None) for penalty in penalties]
+    found = minimize(loss, np.zeros(values.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.asarray(found.x, np.float64)
 
 
-def _calibrated(
-    sums: Floats, labels: npt.NDArray[np.int64], balance: Floats, names: Sequence[str], values: Floats
-) -> Weighing:
-    """The weights, stretched so that their sum is calibrated again after the penalty shrank it."""
-    line = LogisticRegression(C=1e3).fit(sums[:, None], labels, sample_weight=balance)
-    scale, bias = float(line.coef_[0, 0]), float(line.intercept_[0])
-    return Weighing({name: float(value) * scale for name, value in zip(names, values, strict=True)}, bias)
-
-
-def cross_fitted(
-    logits: Floats,
-    labels: npt.NDArray[np.int64],
-    cells: Sequence[str],
-    names: Sequence[str],
-    groups: Sequence[str],
-    *,
-    count: int = 5,
-) -> Floats:
-    """Probability [rows] of every row by weights that its own group had no part in."""
-    fold, kinds = folds(groups, count), np.asarray(cells)
-    probabilities = np.zeros(len(labels))
+def cross_fitted(judged: Judged, names: Sequence[str], *, count: int = 5) -> Floats:
+    """Probability [rows] of every row by weights that its own source had no part in."""
+    fold = folds(judged.sources.tolist(), count)
+    probabilities = np.zeros(len(judged.labels))
     for number in np.unique(fold):
-        rest = fold != number
-        fitted = weigh(logits[rest], labels[rest], kinds[rest].tolist(), names)
-        probabilities[~rest] = expit(fitted.log_odds(logits[~rest], names))
+        own = fold == number
+        fitted = weigh(judged.of(~own), names)
+        probabilities[own] = expit(fitted.log_odds(judged.logits[own], judged.shares[own], names))
     return probabilities

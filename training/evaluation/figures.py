@@ -26,9 +26,8 @@ SUMMARY = ROOT / "docs" / "evaluation" / "summary.json"
 ONE = re.compile(r"<!-- figure (\S+) (\S+) (\S+) -->.*?<!-- end -->", re.DOTALL)
 ALL = re.compile(r"<!-- figures -->.*?<!-- end -->", re.DOTALL)
 HEADLINES = (
-    ("Frame classifier, one picture of DFDC groups never trained on", "frame", "dfdc_faces_val", "auc"),
-    ("Frame classifier, one picture of sources and methods never seen", "frame", "manipulated_faces_held_out", "auc"),
-    ("Frame classifier, another swap data set, never trained on", "frame", "mesonet_faces_train", "auc"),
+    ("Face classifiers, one picture of DFDC groups never trained on", "frame", "dfdc_faces_val", "auc"),
+    ("Face classifiers, one picture of sources and methods never seen", "frame", "manipulated_faces_held_out", "auc"),
     ("Speech, sources never trained on, pooled", "audio", "all", "eer"),
     ("Speech, mean within a source never trained on", "audio", "within_source_mean", "eer"),
     ("Synchrony, in sync against another's voice", "sync", "dubbed", "auc"),

@@ -68,22 +68,34 @@ def _outcome(goal: Goal, figure: Measure) -> str:
     return f"{verdict}, the interval holds both" if within else verdict
 
 
+def flattered(models: Path) -> frozenset[str]:
+    """Names of the sets on which a member of the ensemble learnt, so that figures of FRAME flatter it there."""
+    return frozenset(_fitted(models).get("flattered", ()))
+
+
+def _fitted(models: Path) -> Mapping[str, Any]:
+    path = models / FILE
+    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
+
+
 def ensemble(models: Path) -> str:
     """What the networks over crops weigh, what they cost, and what they gain over the frame classifier alone."""
-    path = models / FILE
-    if not path.is_file():
+    content = _fitted(models)
+    if not content:
         return ""
-    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     lines = ["## Ensemble", "", f"Weights by `{content['command']}`: {content['split']}.", ""]
-    lines += ["| network | weight of its logit | CPU, ms a crop |", "|---|---|---|"]
-    weights = {member["model"]: f"{member['weight']:.3f}" for member in content["members"]}
+    lines += ["| network | weight, familiar crops | weight, others | CPU, ms a crop |", "|---|---|---|---|"]
     for name, cost in content["milliseconds_a_crop"].items():
-        lines.append(f"| {name} | {weights.get(name, 'none: not asked')} | {cost:.1f} |")
+        weights = [content[own]["weights"].get(name) for own in ("familiar", "unfamiliar")]
+        shown = " | ".join("not asked" if weight is None else f"{weight:.3f}" for weight in weights)
+        lines.append(f"| {name} | {shown} | {cost:.1f} |")
     lines += ["", f"Cost over the frame classifier alone: {content['cost_over_frame_classifier']:.2f}.", ""]
     lines += ["| held-out crops | frame classifier alone, AUC | ensemble, AUC |", "|---|---|---|"]
     for part, figures in content["metrics"].items():
         alone = content["metrics_frame_classifier_alone"][part]["auc"]
-        lines.append(f"| {part} | {_shown(alone)} | {_shown(figures['auc'])} |")
+        words = f"{part}, without the members that began there" if part in content["flattered"] else part
+        lines.append(f"| {words} | {_shown(alone)} | {_shown(figures['auc'])} |")
     return "\n".join(lines)
 
 

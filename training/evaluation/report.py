@@ -88,8 +88,10 @@ def _measured_on(facts: Facts) -> str:
     measured, lines = facts.measured, ["## Measured on", "", "| set | real | fake | notes |", "|---|---|---|---|"]
     for name, rows in split(_clean(measured.stills), lambda row: row.collection).items():
         missed = sum(not row.traits.get(FOUND, 1.0) for row in rows)
-        note = f"no face found in {missed}: the whole picture counts as the face" if missed else ""
-        lines.append(_set_line(name, rows, note))
+        notes = [f"no face found in {missed}: the whole picture counts as the face"] if missed else []
+        if name in goals.flattered(facts.models):
+            notes.append("members of the ensemble learnt on it: its figures of frame flatter")
+        lines.append(_set_line(name, rows, "; ".join(notes)))
     for name, rows in split(_clean(measured.speech), lambda row: row.collection).items():
         silent = sum("audio" not in row.scores for row in rows)
         lines.append(_set_line(name, rows, f"{silent} held too little speech to be scored" if silent else ""))

@@ -29,6 +29,7 @@ from training.frame.faces import decode, whole_picture
 from training.served import code_fingerprint
 
 LOGIT = "logit"
+FAMILIARITY = "familiarity"
 FOUND = "face_found"
 SIZE = "face_size"
 BRIGHTNESS = "brightness"
@@ -97,16 +98,16 @@ def fingerprints(models: Path) -> dict[str, str]:
     present = set(repository.names())
     code = code_fingerprint((Path(crops.__file__), Path(detection.__file__)))
     face = f"{repository.card(detection.MODEL).sha256}:{code}"
-    served = [name for name in (PATCH_MODEL, *read_ensemble(repository).weights) if name in present]
+    served = [name for name in (PATCH_MODEL, *read_ensemble(repository).members) if name in present]
     return {FACE: face} | {name: f"{face}:{repository.card(name).sha256}" for name in served}
 
 
 def _row(part: LabelledSet, example: Example, values: Mapping[str, Values], condition: str, ensemble: Ensemble) -> Row:
     logits = {name: found[LOGIT] for name, found in values.items() if LOGIT in found}
     scores = {"patch": float(sigmoid(logits[PATCH_MODEL]))} if PATCH_MODEL in logits else {}
-    if ensemble.weights.keys() <= logits.keys():
-        log_odds = ensemble.bias + sum(weight * logits[name] for name, weight in ensemble.weights.items())
-        scores["frame"] = float(sigmoid(log_odds))
+    if set(ensemble.members) <= logits.keys():
+        familiarity = values[ensemble.gate][FAMILIARITY] if ensemble.gate else 0.0
+        scores["frame"] = float(sigmoid(ensemble.logit(logits, familiarity)))
     return Row(
         name=example.file,
         collection=part.name,
@@ -140,8 +141,8 @@ def score_pictures(job: PictureJob) -> dict[str, dict[str, float]]:
             results[keys[FACE]] = traits
     for network in sorted({name for keys, _ in cut for name in keys} - {FACE}):
         chosen = [(keys[network], crop) for keys, crop in cut if network in keys]
-        logits = scorer.logits(network, [crop for _, crop in chosen])
-        results |= {key: {LOGIT: logit} for (key, _), logit in zip(chosen, logits, strict=True)}
+        answers = scorer.answers(network, [crop for _, crop in chosen])
+        results |= {key: answer for (key, _), answer in zip(chosen, answers, strict=True)}
     return results
 
 
@@ -164,12 +165,13 @@ class StillScorer:
         size = float(min(box[2] - box[0], box[3] - box[1]))
         return crop, {FOUND: float(len(faces) > 0), SIZE: size, BRIGHTNESS: float(crop.mean())}
 
-    def logits(self, network: str, crops: Sequence[npt.NDArray[np.uint8]], batch: int = 8) -> list[float]:
-        """A network's calibrated logit of each crop."""
-        found: list[float] = []
+    def answers(self, network: str, crops: Sequence[npt.NDArray[np.uint8]], batch: int = 8) -> list[dict[str, float]]:
+        """A network's calibrated logit of each crop, and from the ensemble's gate how familiar it is."""
+        found: list[dict[str, float]] = []
         for at in range(0, len(crops), batch):
             outputs = self._engine.run(network, {"crops": np.stack(crops[at : at + batch])})
-            found += outputs["logit"].ravel().astype(float).tolist()
+            columns = {name: outputs[name].ravel().astype(float) for name in (LOGIT, FAMILIARITY) if name in outputs}
+            found += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return found
 
 
