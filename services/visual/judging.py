@@ -7,13 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from services.common.errors import BonafideError
 from services.common.evidence import Branch, BranchReport, Outcome, ReasonCode
 from services.common.models import ModelCard
 from services.common.tracing import branch_span
 from services.visual import ledger
 from services.visual.batching import ModelCalls
-from services.visual.detection import Picture
+from services.visual.detection import FloatArray, Picture
 from services.visual.ensemble import Ensemble
 from services.visual.scoring import (
     PATCH_MODEL,
@@ -34,12 +36,14 @@ from services.visual.scoring import (
 class Judgement:
     """What the crops say: reports, and the track that speaks for the clip (None when no crop was scored).
 
-    ``early_exit`` is set when the gate cleared every face, so that nothing slower need run.
+    ``early_exit`` is set when the gate cleared every face, so that nothing slower need run. ``embeddings`` float32
+    [crops, d] are the frame classifier's of the face that speaks, in time order, where it ran.
     """
 
     reports: tuple[BranchReport, ...]
     speaker: int | None = None
     early_exit: bool = False
+    embeddings: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ class Judge:
             wanted.remove(Branch.PATCH)
         done = await asyncio.gather(*(self._attempt(branch, crops, pictures) for branch in wanted))
         attempts.update(zip(wanted, done, strict=True))
-        return Judgement(tuple(self._reports(attempts)), _speaker(attempts))
+        speaker = _speaker(attempts)
+        return Judgement(tuple(self._reports(attempts)), speaker, embeddings=_embeddings(attempts, speaker))
 
     def _early_exit_below(self) -> float | None:
         """The gate's certified operating point: clips whose faces all score below it need no slower network."""
@@ -137,6 +142,14 @@ class Judge:
 def _speaker(attempts: Mapping[Branch, Attempt]) -> int | None:
     scored = [attempt.scores for attempt in attempts.values() if attempt.scores]
     return speaking_track(scored) if scored else None
+
+
+def _embeddings(attempts: Mapping[Branch, Attempt], speaker: int | None) -> FloatArray | None:
+    """The frame classifier's embeddings of one face in time order; None where there are none."""
+    scores = attempts[Branch.FRAME].scores if Branch.FRAME in attempts else ()
+    own = sorted((score for score in scores if score.track_id == speaker), key=lambda score: score.time_us)
+    rows = [score.embedding for score in own if score.embedding is not None]
+    return np.stack(rows) if rows else None
 
 
 def _cleared(scores: Sequence[CropScore], threshold: float) -> bool:

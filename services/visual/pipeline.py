@@ -136,7 +136,7 @@ class VisualPipeline:
             return _nothing(branches, ReasonCode.NO_FACE, await asyncio.to_thread(_finder, steady))
 
         pictures = [frame.pixels for frame in survey], [frame.pixels for frame in dense]
-        crops = choose_crops(tracking.tracks, *pictures, Choice(settings.max_crops_per_track, settings.max_crops))
+        crops = self._choose(tracking.tracks, *pictures)
         watching = asyncio.ensure_future(self._observe(calls, tracking.tracks, dense))
         try:
             judged = await self._judge(calls, _Sight(crops, branches, dense, watching), content)
@@ -173,7 +173,7 @@ class VisualPipeline:
         watched = await asyncio.shield(sight.watching)  # other networks may need it, too
         reports = [*judgement.reports]
         if Branch.TEMPORAL in sight.branches:
-            reports.append(await _judge_sequence(calls, cards.get(temporal.MODEL), judgement, watched, sight.dense))
+            reports.append(await _judge_sequence(calls, cards, judgement, watched, sight.dense))
         of_branch = {
             Branch.PATCH: {PATCH_MODEL},
             Branch.FRAME: set(ensemble.members),
@@ -189,6 +189,16 @@ class VisualPipeline:
         calls = ModelCalls(engine, timeout=timeout, in_flight=self._settings.calls_in_flight)
         tracking = await self._find_tracks(calls, survey, dense)
         return await self._observe(calls, tracking.tracks, dense)
+
+    async def crops(self, survey: Sequence[Frame], dense: Sequence[Frame], *, timeout: float) -> list[FaceCrop]:
+        """The faces that would be judged one by one, most present track first; judged by no network."""
+        calls = ModelCalls(self._models.steady().engine, timeout=timeout, in_flight=self._settings.calls_in_flight)
+        tracking = await self._find_tracks(calls, survey, dense)
+        return self._choose(tracking.tracks, [frame.pixels for frame in survey], [frame.pixels for frame in dense])
+
+    def _choose(self, tracks: Sequence[Track], survey: Sequence[Picture], dense: Sequence[Picture]) -> list[FaceCrop]:
+        settings = self._settings
+        return choose_crops(tracks, survey, dense, Choice(settings.max_crops_per_track, settings.max_crops))
 
     async def _find_tracks(self, calls: ModelCalls, survey: Sequence[Frame], dense: Sequence[Frame]) -> Tracking:
         """Detect faces in all survey frames and every few dense ones, and follow them."""
@@ -278,9 +288,10 @@ def verified_models(repository: ModelRepository) -> dict[str, ModelCard]:
 
 
 async def _judge_sequence(
-    calls: ModelCalls, card: ModelCard | None, judgement: Judgement, watched: Watched, dense: Sequence[Frame]
+    calls: ModelCalls, cards: Mapping[str, ModelCard], judgement: Judgement, watched: Watched, dense: Sequence[Frame]
 ) -> BranchReport:
     """The TEMPORAL report, of the face that speaks for the clip; else of the most present one that was seen."""
+    card = cards.get(temporal.MODEL)
     if card is not None and judgement.early_exit:
         return ledger.not_applicable(Branch.TEMPORAL, ReasonCode.EARLY_EXIT)
     if card is not None and watched.fault is not None:
@@ -290,7 +301,8 @@ async def _judge_sequence(
     face = temporal.FaceSequence(speaker, seen.meshes if seen is not None else {})
     pictures, times = [frame.pixels for frame in dense], [frame.time_us for frame in dense]
     with branch_span(Branch.TEMPORAL) as opened:
-        report = await temporal.judge_sequence(calls, card, pictures, times, face)
+        rows = temporal.embedding_rows(card, cards.get(FRAME_MODEL), judgement.embeddings) if card is not None else None
+        report = await temporal.judge_sequence(calls, card, pictures, times, face, rows)
         note_report(opened, report)
     return report
 

@@ -2,7 +2,8 @@
 
 The classifiers of single crops were trained on stills of swapped faces, and pass most lip-sync, talking-head
 and reenactment video. What such video lacks is in the residuals of unscaled pixels and in the motion of the
-face, so this branch reads both from the dense window.
+face, so this branch reads both from the dense window. Beside them it reads how the frame classifier's embedding
+changes over the crops of the survey, which exist by then.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ LEAST_OBSERVED_US = 1_000_000
 FEWEST_MESHES = 16
 FEWEST_ROWS = 8
 """Texture rows below which their statistics say nothing."""
+FEWEST_CROPS = 4
+"""Embeddings below which their changes say nothing."""
+EMBEDDINGS_OF = "embeddings_of"
+"""Entry of the card of a network that reads embeddings: ``sha256`` of the frame classifier, their ``width``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,38 @@ def measure(
     return TemporalInputs(texture, expression_rows(np.stack(list(meshes.values())))), runs
 
 
-async def judge_sequence(
-    calls: ModelCalls, card: ModelCard | None, pictures: Sequence[Picture], times: Sequence[int], face: FaceSequence
-) -> BranchReport:
-    """The TEMPORAL line of the ledger, from one face.
+def embedding_rows(card: ModelCard, frame_card: ModelCard | None, embeddings: FloatArray | None) -> FloatArray | None:
+    """What to read of a face's embeddings.
 
-    The timeline holds the score of each run of frames, its texture judged beside the motion of the whole.
+    Args:
+        card: of the temporal network.
+        frame_card: of the frame classifier that made them.
+        embeddings: float32 [crops, d], in time order; None when no crop of the face was scored.
+
+    Returns:
+        None for a network that reads none; NaN where there are too few, or where they are those of another frame
+        classifier than the one that it was fitted on.
+    """
+    wanted = card.details.get(EMBEDDINGS_OF)
+    if wanted is None:
+        return None
+    known = frame_card is not None and wanted["sha256"] == frame_card.sha256
+    if known and embeddings is not None and len(embeddings) >= FEWEST_CROPS:
+        return embeddings
+    return np.full((FEWEST_CROPS, int(wanted["width"])), np.nan, np.float32)
+
+
+async def judge_sequence(
+    calls: ModelCalls,
+    card: ModelCard | None,
+    pictures: Sequence[Picture],
+    times: Sequence[int],
+    face: FaceSequence,
+    embeddings: FloatArray | None = None,
+) -> BranchReport:
+    """The TEMPORAL line of the ledger, from one face; ``embeddings`` are what ``embedding_rows`` says.
+
+    The timeline holds the score of each run of frames, its texture judged beside motion and embeddings of the whole.
     """
     if card is None:
         return BranchReport(Branch.TEMPORAL, Outcome.NOT_DEPLOYED, ReasonCode.MODEL_NOT_DEPLOYED)
@@ -95,7 +126,7 @@ async def judge_sequence(
             MODEL,
             [whole, *parts],
             batch=1,
-            prepare=lambda items: {"texture": items[0].texture[None], "motion": items[0].motion[None]},
+            prepare=lambda items: _inputs(items[0], embeddings),
             finish=lambda _, outputs: [float(outputs["logit"][0, 0])],
         )
     except BonafideError as error:
@@ -112,6 +143,11 @@ async def judge_sequence(
             _score_point(run, times, face.track_id, score) for run, score in zip(runs, of_runs, strict=True)
         ),
     )
+
+
+def _inputs(inputs: TemporalInputs, embeddings: FloatArray | None) -> dict[str, FloatArray]:
+    rows = {"texture": inputs.texture[None], "motion": inputs.motion[None]}
+    return rows if embeddings is None else rows | {"embeddings": embeddings[None]}
 
 
 def _score_point(run: TextureRun, times: Sequence[int], track_id: int, score: float) -> ScorePoint:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ from tests.visual.meshes import drawn_mesh
 from training.temporal.__main__ import train
 from training.temporal.corpus import ClipRows
 from training.temporal.evaluation import held_out, source_folds
-from training.temporal.export import CONFIG, export
+from training.temporal.export import export, triton_config
 from training.temporal.face_forgery import RECIPES, Stretch
-from training.temporal.fitting import Sequences, example_weights, fit_members, texture_examples
+from training.temporal.fitting import Kind, Sequences, example_weights, fit_members, texture_examples
 from training.temporal.network import (
     MOTION_WIDTH,
     PAIRS,
     TEXTURE_WIDTH,
+    EmbeddingNet,
+    EmbeddingStatistics,
+    EmbeddingSteps,
     LinearHead,
     MotionStatistics,
     SequenceNet,
@@ -33,6 +37,7 @@ from training.temporal.network import (
 )
 
 pytestmark = pytest.mark.training
+QUICK = Sequences(steps=10, window=24, members=1, embedding_members=1)
 
 
 def clip(number: int, fake: int, source: str, random: np.random.Generator) -> ClipRows:
@@ -46,7 +51,10 @@ def clip(number: int, fake: int, source: str, random: np.random.Generator) -> Cl
         forged = texture.copy()
         forged[:, 0] += 2
         variants["forged/face"] = forged
-    return ClipRows(f"clip{number}", fake, f"group{number}", source, "real" if not fake else "method", motion, variants)
+    embeddings = random.normal(0, 1, (16, 20)).astype(np.float32)
+    embeddings[:, 5] = np.sin(np.arange(16) * (2.5 if fake else 0.4)) * 4
+    method = "method" if fake else "real"
+    return ClipRows(f"clip{number}", fake, f"group{number}", source, method, motion, variants, embeddings, 2.0 * fake)
 
 
 @pytest.fixture
@@ -69,12 +77,19 @@ def network() -> TemporalNetwork:
         SequenceNet(Standard(np.zeros(width), np.ones(width)), width, steps=steps).eval()
         for width, steps in ((WIDTH, False), (len(CHANNELS), True))
     ]
-    return TemporalNetwork([(heads[0], 0.7), (nets[0], 0.3)], [(heads[1], 0.5), (nets[1], 0.2)], -0.1).eval()
+    steps, along = EmbeddingSteps(random.normal(0, 1, (20, 6))), Standard(np.zeros(6), np.full(6, 4.0))
+    amounts = LinearHead(Standard(np.zeros(20), np.ones(20)), random.normal(0, 0.1, 20), 0.3)
+    embeddings = [
+        (EmbeddingNet(steps, SequenceNet(along, 6, steps=False).eval(), 20), 2.0),
+        (EmbeddingNet(EmbeddingStatistics(), amounts, 20), 0.4),
+    ]
+    texture, motion = [(heads[0], 0.7), (nets[0], 0.3)], [(heads[1], 0.5), (nets[1], 0.2)]
+    return TemporalNetwork(texture, motion, embeddings, -0.1)
 
 
-@pytest.mark.parametrize(("batch", "rows", "frames"), [(1, 8, 16), (3, 41, 250)])
+@pytest.mark.parametrize(("batch", "rows", "frames", "crops"), [(1, 8, 16, 4), (3, 41, 250, 16)])
 def test_the_served_graph_is_the_trained_network(
-    network: TemporalNetwork, tmp_path: Path, batch: int, rows: int, frames: int
+    network: TemporalNetwork, tmp_path: Path, batch: int, rows: int, frames: int, crops: int
 ) -> None:
     session = onnxruntime.InferenceSession(export(network, tmp_path), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(rows)
@@ -82,13 +97,31 @@ def test_the_served_graph_is_the_trained_network(
     texture[0, : rows // 2, 3:9] = np.nan
     texture[0, :, 11] = np.nan
     motion = random.normal(0, 1, (batch, frames, len(CHANNELS))).astype(np.float32)
-    (served,) = session.run(["logit"], {"texture": texture, "motion": motion})
+    embeddings = random.normal(0, 1, (batch, crops, 20)).astype(np.float32)
+    embeddings[1:2] = np.nan
+    inputs = {"texture": texture, "motion": motion, "embeddings": embeddings}
+    (served,) = session.run(["logit"], inputs)
     with torch.no_grad():
-        expected = network(torch.from_numpy(texture), torch.from_numpy(motion)).numpy()
+        expected = network(*map(torch.from_numpy, inputs.values())).numpy()
     assert served.shape == (batch, 1)
     assert np.isfinite(served).all()
     np.testing.assert_allclose(served, expected, atol=1e-4)
-    assert (tmp_path / "temporal" / "config.pbtxt").read_text() == CONFIG
+    assert (tmp_path / "temporal" / "config.pbtxt").read_text() == triton_config(20)
+
+
+def test_a_face_without_embeddings_is_judged_by_the_rest(network: TemporalNetwork) -> None:
+    random = np.random.default_rng(6)
+    texture = torch.from_numpy(random.normal(0, 1, (1, 30, WIDTH)).astype(np.float32))
+    motion = torch.from_numpy(random.normal(0, 1, (1, 60, len(CHANNELS))).astype(np.float32))
+    embeddings = torch.from_numpy(random.normal(0, 1, (1, 9, 20)).astype(np.float32))
+    with torch.no_grad():
+        absent = network(texture, motion, torch.full((1, 4, 20), torch.nan))
+        present = network(texture, motion, embeddings)
+        first, second = (member(embeddings) for member in network.embeddings)
+        moved = network(texture, motion, embeddings + 7)
+    torch.testing.assert_close(present - absent, 2.0 * first + 0.4 * second)
+    assert (present - absent).abs().item() > 0.01
+    torch.testing.assert_close(moved, present, atol=1e-3, rtol=0)  # whose face it is does not count
 
 
 def test_statistics_leave_out_what_was_not_seen() -> None:
@@ -149,18 +182,20 @@ def test_folds_share_no_source_and_no_identity(clips: list[ClipRows]) -> None:
 def test_training_finds_the_trace_and_repeats_itself(clips: list[ClipRows], tmp_path: Path) -> None:
     cards = []
     for folder in ("first", "second"):
-        train(clips, 0, tmp_path / folder, None)
+        train(clips, 0, tmp_path / folder, QUICK)
         cards.append((tmp_path / folder / "temporal" / "card.json").read_text())
     assert cards[0] == cards[1]
     assert '"value": 1.0' in cards[0]
 
 
 def test_the_lstm_members_learn_and_repeat_themselves(clips: list[ClipRows]) -> None:
-    plan = Sequences(steps=60, window=24, members=1)
-    first, second = (fit_members(clips, 0, plan)[2:] for _ in range(2))
-    for one, other in zip(first, second, strict=True):
-        scores = np.array([one.score(item) for item in clips])
-        np.testing.assert_allclose(scores, [other.score(item) for item in clips], atol=1e-5)
-    texture = np.array([first[0].score(item) for item in clips])
+    plan = Sequences(steps=60, window=24, members=1, embedding_members=1)
+    kinds = [Kind.TEXTURE_BILSTM, Kind.MOTION_BILSTM, Kind.EMBEDDING_BILSTM]
+    first, second = ({one.kind: one for one in fit_members(clips, 0, plan, kinds)} for _ in range(2))
     fake = np.array([item.fake for item in clips], bool)
-    assert texture[fake].mean() > texture[~fake].mean()
+    for kind in kinds:
+        scores = np.array([first[kind].score(item) for item in clips])
+        np.testing.assert_allclose(scores, [second[kind].score(item) for item in clips], atol=1e-5)
+        if kind is not Kind.MOTION_BILSTM:
+            assert scores[fake].mean() > scores[~fake].mean()
+    assert first[Kind.EMBEDDING_BILSTM].score(replace(clips[0], embeddings=None)) == 0

@@ -23,9 +23,10 @@ from training.cards import Card, write_card
 from training.data import Clip, folds
 from training.temporal.__main__ import SERVED
 from training.temporal.corpus import read_corpus
+from training.temporal.embeddings import with_embeddings
 from training.temporal.evaluation import fit_blend, held_out, out_of_fold, source_folds
 from training.temporal.export import build, export
-from training.temporal.fitting import fit_members
+from training.temporal.fitting import Sequences, fit_members
 
 FOLDS = 5
 
@@ -101,8 +102,8 @@ class HeldOutEngine:
             served: the repository with the served network.
             seed: of ``training.temporal``.
         """
-        rows = read_corpus(clips, corpus, seed)
-        fit = partial(fit_members, plan=None)
+        rows = with_embeddings(read_corpus(clips, corpus, seed), clips, corpus)
+        fit = partial(fit_members, plan=Sequences(), kinds=SERVED)
         dealt = source_folds(rows, seed)
         self._fold_of = {row.name: at for at, fold in enumerate(dealt) for row in rows if row.source in fold}
         roots = [cache / "temporal" / served.card(temporal.MODEL).sha256[:16] / f"fold{at}" for at in range(len(dealt))]
@@ -110,8 +111,7 @@ class HeldOutEngine:
             blend = fit_blend(rows, out_of_fold(rows, fit, seed), SERVED)
             for root, fold in zip(roots, dealt, strict=True):
                 learnt = [rows[place] for place in held_out(rows, fold)[0]]
-                members = [one for one in fit(learnt, seed) if one.name.partition("/")[0] in SERVED]
-                export(build(members, learnt, blend), root)
+                export(build(fit(learnt, seed), learnt, blend), root)
                 write_card(fold_card(temporal.MODEL, "python -m training.fusion"), root)
         self._folds = [EmbeddedEngine(ModelRepository(root)) for root in roots]
 

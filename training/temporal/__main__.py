@@ -13,27 +13,45 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from services.common.models import ModelRepository
+from services.visual.scoring import FRAME_MODEL
+from services.visual.temporal import EMBEDDINGS_OF
 from training.cards import Card, write_card
 from training.data import clips as listed_clips
 from training.metrics import Measure
+from training.served import MODEL_REPOSITORY
 from training.temporal.corpus import COPIES, ClipRows, read_corpus
+from training.temporal.embeddings import with_embeddings
 from training.temporal.evaluation import FOLDS, REPEATS, SHRINKAGE, figures, fit_blend, out_of_fold
 from training.temporal.export import NAME, build, export
 from training.temporal.face_forgery import RECIPES
-from training.temporal.fitting import Member, Sequences, fit_members
+from training.temporal.fitting import Kind, Sequences, fit_members
 
 CACHE = Path(".cache/temporal/corpus")
-SERVED: Mapping[str, float] = {"texture_linear": 1.0, "motion_linear": 0.5}
+LINEAR: Mapping[str, float] = {"texture_linear": 1.0, "motion_linear": 0.5}
+SERVED: Mapping[str, float] = {**LINEAR, "embedding_linear": 0.5, "embedding_bilstm": 0.25}
 """Kinds of members that are served and their weights, as held-out sources favour (see the card's ``compared``)."""
 CANDIDATES: Mapping[str, Mapping[str, float]] = {
     "texture_linear": {"texture_linear": 1.0},
     "motion_linear": {"motion_linear": 1.0},
-    "both_linear": {"texture_linear": 1.0, "motion_linear": 0.5},
+    "both_linear": LINEAR,
     "texture_bilstm": {"texture_bilstm": 1.0},
     "motion_bilstm": {"motion_bilstm": 1.0},
     "both_bilstm": {"texture_bilstm": 1.0, "motion_bilstm": 0.5},
-    "linear_and_bilstm": {"texture_linear": 1.0, "motion_linear": 0.5, "texture_bilstm": 1.0, "motion_bilstm": 0.5},
+    "embedding_linear": {"embedding_linear": 1.0},
+    "embedding_bilstm": {"embedding_bilstm": 1.0},
+    "both_linear_and_texture_bilstm": {**LINEAR, "texture_bilstm": 0.5},
+    "both_linear_and_motion_bilstm": {**LINEAR, "motion_bilstm": 0.5},
+    "both_linear_and_embedding_bilstm": {**LINEAR, "embedding_bilstm": 0.5},
+    "all_linear": {**LINEAR, "embedding_linear": 0.5},
+    "served": SERVED,
+    "served_and_texture_bilstm": {**SERVED, "texture_bilstm": 0.5},
+    "frame_logit": {"frame_logit": 1.0},
+    "both_linear_and_frame_logit": {**LINEAR, "frame_logit": 1.0},
+    "served_and_frame_logit": {**SERVED, "frame_logit": 1.0},
 }
+"""What is compared. The frame classifier's own mean logit is no part of this branch; it stands here to tell what its
+embeddings bring beside it, since fusion reads it anyway."""
 _log = logging.getLogger("training.temporal")
 
 
@@ -43,40 +61,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds and of everything drawn")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where the model goes")
     parser.add_argument("--cache", type=Path, default=CACHE, help="directory of resumable intermediate results")
-    parser.add_argument("--linear-only", action="store_true", help="leave the BiLSTMs out of the comparison")
     options = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    clips = read_corpus(listed_clips(), options.cache, options.seed)
-    train(clips, options.seed, options.repository, None if options.linear_only else Sequences())
+    listed = listed_clips()
+    clips = with_embeddings(read_corpus(listed, options.cache, options.seed), listed, options.cache)
+    train(clips, options.seed, options.repository, Sequences())
 
 
-def train(clips: Sequence[ClipRows], seed: int, repository: Path, plan: Sequences | None) -> None:
+def train(clips: Sequence[ClipRows], seed: int, repository: Path, plan: Sequences) -> None:
     """Compare kinds of members on held-out sources, fit those that are served on everything, and export them."""
-    scores = out_of_fold(clips, partial(_fit, plan=plan), seed)
+    scores = out_of_fold(clips, partial(fit_members, plan=plan, kinds=list(Kind)), seed)
+    logits = np.array([clip.frame_logit for clip in clips])
+    scores["frame_logit"] = logits / logits.std()
     compared = {}
     for name, weights in CANDIDATES.items():
-        if weights.keys() <= scores.keys():
-            found = figures(clips, fit_blend(clips, scores, weights).logits(scores), seed)
-            compared[name] = {source: rows["auc"].as_dict() for source, rows in found.items() if "auc" in rows}
-            _log.info("%s %s", name, json.dumps({key: round(row["value"], 3) for key, row in compared[name].items()}))
+        found = figures(clips, fit_blend(clips, scores, weights).logits(scores), seed)
+        compared[name] = {source: rows["auc"].as_dict() for source, rows in found.items() if "auc" in rows}
+        _log.info("%s %s", name, json.dumps({key: round(row["value"], 3) for key, row in compared[name].items()}))
     blend = fit_blend(clips, scores, SERVED)
-    members = [member for member in fit_members(clips, seed, _plan_of_served(plan)) if _kind(member) in SERVED]
-    export(build(members, clips, blend), repository)
+    export(build(fit_members(clips, seed, plan, SERVED), clips, blend), repository)
     metrics = figures(clips, blend.logits(scores), seed)
     write_card(_card(metrics, clips, seed, compared, scores), repository)
-
-
-def _fit(clips: Sequence[ClipRows], seed: int, *, plan: Sequences | None) -> list[Member]:
-    return fit_members(clips, seed, plan)
-
-
-def _plan_of_served(plan: Sequences | None) -> Sequences | None:
-    return plan if any("bilstm" in kind for kind in SERVED) else None
-
-
-def _kind(member: Member) -> str:
-    return member.name.partition("/")[0]
 
 
 def _card(
@@ -108,10 +114,13 @@ def _card(
             "Texture fades with compression and with scaling, which the dense window does to large pictures.",
             "The choice between kinds of members was made on the same held-out sources that are reported.",
             "Calibrated on these sources and shrunk; false-positive rates differ by source.",
+            "Bound to the frame classifier it was fitted on: beside another, embeddings are left out of the score.",
         ],
         inputs={
             "texture": "float32 [N, R, 123], R >= 8: services/visual/residuals.py; NaN where a region was not seen",
             "motion": "float32 [N, T, 17], T >= 16: services/visual/expression.py",
+            "embeddings": "float32 [N, S, 1280], S >= 4: of the frame classifier, crops in time order; NaN where "
+            "there are none, which adds nothing to the log-odds",
         },
         outputs={"logit": "float32 [N, 1], calibrated natural log-odds"},
         extra={
@@ -119,6 +128,11 @@ def _card(
             "served": dict(SERVED),
             "compared": compared,
             "members": sorted(scores),
+            EMBEDDINGS_OF: {
+                "model": FRAME_MODEL,
+                "sha256": ModelRepository(MODEL_REPOSITORY).card(FRAME_MODEL).sha256,
+                "width": max(clip.embeddings.shape[1] for clip in clips if clip.embeddings is not None),
+            },
         },
     )
 

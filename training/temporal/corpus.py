@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,8 @@ class ClipRows:
 
     ``motion`` is float32 [frames, 17]; ``texture`` holds float32 [rows, 123] under ``original``, ``copy/0`` …,
     and for real clips ``forged/<recipe>``. ``source`` is the repository that the clip was published in.
+    ``embeddings`` float32 [crops, d] and ``frame_logit`` are what the frame classifier makes of its face, where
+    they were asked for (``training.temporal.embeddings``).
     """
 
     name: str
@@ -62,6 +64,8 @@ class ClipRows:
     method: str
     motion: Floats
     texture: dict[str, Floats]
+    embeddings: Floats | None = None
+    frame_logit: float = 0.0
 
 
 def is_forged(variant: str) -> bool:
@@ -82,28 +86,30 @@ def read_corpus(clips: Sequence[Clip], cache: Path, seed: int) -> tuple[ClipRows
     wanted = [clip for clip in clips if clip.example.label in (GENUINE, FAKE)]
     # First what serving sees of every clip, then the copies: an early stop leaves something to learn from.
     for clip in wanted:
-        _keep(_path(clip, cache, "seen"), partial(reader.see, clip))
+        keep(cache_path(clip, cache, "seen"), partial(reader.see, clip))
     for clip in wanted:
-        _keep(_path(clip, cache, f"variants-{seed}"), partial(reader.vary, clip, _path(clip, cache, "seen")))
+        keep(cache_path(clip, cache, f"variants-{seed}"), partial(reader.vary, clip, cache_path(clip, cache, "seen")))
     found = []
     for clip in wanted:
-        seen, variants = _load(_path(clip, cache, "seen")), _load(_path(clip, cache, f"variants-{seed}"))
+        seen, variants = load(cache_path(clip, cache, "seen")), load(cache_path(clip, cache, f"variants-{seed}"))
         if seen:
             texture = {ORIGINAL: seen["texture"]} | variants
             found.append(_clip_rows(clip.example, seen["motion"], texture))
     return tuple(found)
 
 
-def _path(clip: Clip, cache: Path, what: str) -> Path:
+def cache_path(clip: Clip, cache: Path, what: str) -> Path:
+    """Where something that was read from a clip is kept."""
     return cache / f"{file_sha256(clip.path)[:20]}-{VERSION}-{what}.npz"
 
 
-def _load(path: Path) -> dict[str, Floats]:
+def load(path: Path) -> dict[str, Floats]:
+    """Arrays of a kept file."""
     with np.load(path) as stored:
         return {name: stored[name] for name in stored.files}
 
 
-def _keep(path: Path, make: Callable[[], dict[str, Floats]]) -> None:
+def keep(path: Path, make: Callable[[], Mapping[str, npt.NDArray[np.generic]]]) -> None:
     """Make and write a file unless it is there; never half of it."""
     if not path.is_file():
         _log.info("reading %s", path.stem)
@@ -128,14 +134,14 @@ class _Reader:
 
     def see(self, clip: Clip) -> dict[str, Floats]:
         """Rows of a clip as serving reads them, and where the face is; empty when none can be followed."""
-        decoded = _decoded(clip)
+        pictured = decoded(clip)
         # Faces of the dense window are found in the dense window; the survey would only cost time.
-        watched = asyncio.run(self._pipeline.watch((), decoded.dense, timeout=TIMEOUT_SECONDS))
+        watched = asyncio.run(self._pipeline.watch((), pictured.dense, timeout=TIMEOUT_SECONDS))
         if not watched.by_track:
             return {}
         track_id = min(watched.by_track)
         face = FaceSequence(track_id, watched.by_track[track_id].meshes)
-        pictures, times = [frame.pixels for frame in decoded.dense], [frame.time_us for frame in decoded.dense]
+        pictures, times = [frame.pixels for frame in pictured.dense], [frame.time_us for frame in pictured.dense]
         measured = measure(pictures, face, times)
         if measured is None:
             return {}
@@ -149,10 +155,10 @@ class _Reader:
 
     def vary(self, clip: Clip, seen: Path) -> dict[str, Floats]:
         """Texture rows of a clip's copies and, if it is real, of its forgeries."""
-        face = _load(seen)
+        face = load(seen)
         if not face:
             return {}
-        pictures = [frame.pixels for frame in _decoded(clip).dense]
+        pictures = [frame.pixels for frame in decoded(clip).dense]
         meshes = {int(index): points for index, points in zip(face["indices"], face["landmarks"], strict=True)}
         variants = [f"{COPY}/{number}" for number in range(COPIES)]
         if not clip.example.fake:
@@ -183,7 +189,8 @@ class _Reader:
             rows[variant] = texture
 
 
-def _decoded(clip: Clip) -> DecodedClip:
+def decoded(clip: Clip) -> DecodedClip:
+    """A clip as the gateway decodes it."""
     with clip.path.open("rb") as stream:
         return decode(stream, limits=DecodeLimits(threads=1, max_seconds=TIMEOUT_SECONDS))
 

@@ -69,7 +69,7 @@ def fold_scores(
     for member in fit(learnt, seed):
         scale = spread(member, learnt)
         scores = np.array([member.score(clips[place]) for place in scored]) / scale
-        found.setdefault(member.name.partition("/")[0], []).append(scores)
+        found.setdefault(member.kind, []).append(scores)
     return {name: np.mean(scores, axis=0) for name, scores in found.items()}
 
 

@@ -13,17 +13,22 @@ from services.visual.residuals import WIDTH
 from training.temporal.corpus import ClipRows
 from training.temporal.evaluation import SHRINKAGE, Blend, spread
 from training.temporal.fitting import Member
-from training.temporal.network import TemporalNetwork
+from training.temporal.network import EmbeddingNet, TemporalNetwork
 
 NAME = "temporal"
 OPSET = 17
-CONFIG = f"""name: "{NAME}"
+
+
+def triton_config(embedding_width: int) -> str:
+    """``config.pbtxt`` of the model."""
+    return f"""name: "{NAME}"
 backend: "onnxruntime"
 version_policy {{ all {{ }} }}
 max_batch_size: 16
 input [
   {{ name: "texture" data_type: TYPE_FP32 dims: [ -1, {WIDTH} ] }},
-  {{ name: "motion" data_type: TYPE_FP32 dims: [ -1, {len(CHANNELS)} ] }}
+  {{ name: "motion" data_type: TYPE_FP32 dims: [ -1, {len(CHANNELS)} ] }},
+  {{ name: "embeddings" data_type: TYPE_FP32 dims: [ -1, {embedding_width} ] }}
 ]
 output [ {{ name: "logit" data_type: TYPE_FP32 dims: [ 1 ] }} ]
 dynamic_batching {{ max_queue_delay_microseconds: 500 }}
@@ -34,14 +39,19 @@ parameters {{ key: "intra_op_thread_count" value: {{ string_value: "1" }} }}
 
 def build(members: Sequence[Member], clips: Sequence[ClipRows], blend: Blend) -> TemporalNetwork:
     """One network of all members that the blend gives weight, scaled as they were when it was fitted."""
-    kinds = [member.name.partition("/")[0] for member in members]
-    parts: dict[bool, list[tuple[torch.nn.Module, float]]] = {True: [], False: []}
+    kinds = [member.kind for member in members]
+    texture: list[tuple[torch.nn.Module, float]] = []
+    motion: list[tuple[torch.nn.Module, float]] = []
+    embeddings: list[tuple[EmbeddingNet, float]] = []
     for member, kind in zip(members, kinds, strict=True):
         weight = blend.weights.get(kind, 0.0)
         if weight:
             scale = SHRINKAGE * blend.line.scale * weight / (kinds.count(kind) * spread(member, clips))
-            parts[member.reads_texture].append((member.model, scale))
-    return TemporalNetwork(parts[True], parts[False], SHRINKAGE * blend.line.bias).eval()
+            if isinstance(member.model, EmbeddingNet):
+                embeddings.append((member.model, scale))
+            else:
+                (texture if kind.reads_texture else motion).append((member.model, scale))
+    return TemporalNetwork(texture, motion, embeddings, SHRINKAGE * blend.line.bias).eval()
 
 
 def export(network: TemporalNetwork, repository: Path) -> Path:
@@ -49,7 +59,11 @@ def export(network: TemporalNetwork, repository: Path) -> Path:
     folder = repository / NAME
     file = folder / "1" / "model.onnx"
     file.parent.mkdir(parents=True, exist_ok=True)
-    examples = torch.randn(2, 40, WIDTH), torch.randn(2, 90, len(CHANNELS))
+    examples = (
+        torch.randn(2, 40, WIDTH),
+        torch.randn(2, 90, len(CHANNELS)),
+        torch.randn(2, 16, network.embedding_width),
+    )
     with warnings.catch_warnings():
         # The newer exporter unrolls recurrent layers over the example's length; this one warns of its age and
         # of shapes that recurrent layers check. That any batch and length give the same is tested.
@@ -59,14 +73,15 @@ def export(network: TemporalNetwork, repository: Path) -> Path:
             examples,
             str(file),
             dynamo=False,
-            input_names=["texture", "motion"],
+            input_names=["texture", "motion", "embeddings"],
             output_names=["logit"],
             dynamic_axes={
                 "texture": {0: "batch", 1: "rows"},
                 "motion": {0: "batch", 1: "frames"},
+                "embeddings": {0: "batch", 1: "crops"},
                 "logit": {0: "batch"},
             },
             opset_version=OPSET,
         )
-    (folder / "config.pbtxt").write_text(CONFIG, encoding="utf-8")
+    (folder / "config.pbtxt").write_text(triton_config(network.embedding_width), encoding="utf-8")
     return file

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.linalg import eigh
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -15,6 +17,9 @@ from training.temporal.corpus import ORIGINAL, ClipRows, is_forged
 from training.temporal.network import (
     CLIP,
     SMALLEST_DEVIATION,
+    EmbeddingNet,
+    EmbeddingStatistics,
+    EmbeddingSteps,
     LinearHead,
     MotionStatistics,
     SequenceNet,
@@ -27,7 +32,33 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
 TEXTURE_PENALTY = 3e-4
 MOTION_PENALTY = 3e-3
+EMBEDDING_PENALTY = 1e-4
 """Inverse strengths of the L2 penalties."""
+EMBEDDING_AXES = 16
+"""Axes along which changes of the embedding are read: what a hundred clips can bear."""
+EMBEDDING_STEPS, EMBEDDING_WINDOW, EMBEDDING_DECAY = 150, 16, 0.1
+"""Batches, rows a window, and decay of the weights: there is one short example a clip."""
+
+
+class Kind(StrEnum):
+    """Kinds of members."""
+
+    TEXTURE_LINEAR = "texture_linear"
+    MOTION_LINEAR = "motion_linear"
+    EMBEDDING_LINEAR = "embedding_linear"
+    TEXTURE_BILSTM = "texture_bilstm"
+    MOTION_BILSTM = "motion_bilstm"
+    EMBEDDING_BILSTM = "embedding_bilstm"
+
+    @property
+    def reads_texture(self) -> bool:
+        """Whether it reads texture."""
+        return self in (Kind.TEXTURE_LINEAR, Kind.TEXTURE_BILSTM)
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether it reads embeddings."""
+        return self in (Kind.EMBEDDING_LINEAR, Kind.EMBEDDING_BILSTM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +71,8 @@ class Sequences:
     rate: float = 3e-3
     decay: float = 1e-2
     members: int = 2
+    embedding_members: int = 4
+    """One sees a single example a clip, so that chance has more of a part in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,42 +161,89 @@ def _moments(features: Floats, weights: Floats) -> tuple[Floats, Floats]:
     return mean, np.sqrt((spread * weights[:, None]).sum(axis=0) / total) + SMALLEST_DEVIATION
 
 
+def embedding_examples(clips: Sequence[ClipRows]) -> list[Example]:
+    """The embeddings of the clips that have them; no recipe forges them."""
+    return [Example(clip.embeddings, clip.fake) for clip in clips if clip.embeddings is not None]
+
+
+def fit_embedding_linear(examples: Sequence[Example]) -> EmbeddingNet:
+    """Logistic regression on how much embeddings change."""
+    module = EmbeddingStatistics()
+    return EmbeddingNet(module, fit_linear(examples, module, EMBEDDING_PENALTY), examples[0].rows.shape[1]).eval()
+
+
+def fit_embedding_sequence(examples: Sequence[Example], *, seed: int, plan: Sequences) -> EmbeddingNet:
+    """A BiLSTM over steps along the axes in which embeddings change most from crop to crop."""
+    changes = np.concatenate([np.diff(example.rows, axis=0) for example in examples])
+    width = changes.shape[1]
+    _, axes = eigh(changes.T @ changes, subset_by_index=(max(width - EMBEDDING_AXES, 0), width - 1))
+    steps = EmbeddingSteps(axes)
+    rows = [replace(example, rows=statistics(steps, example.rows)) for example in examples]
+    return EmbeddingNet(steps, fit_sequence(rows, steps=False, seed=seed, plan=plan), width).eval()
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One part of the network: what it reads and how."""
+    """One part of the network: its kind, which of several of that kind, and what it computes."""
 
-    name: str
-    reads_texture: bool
+    kind: Kind
+    number: int
     model: nn.Module
 
     def score(self, clip: ClipRows) -> float:
-        """Uncalibrated log-odds of one clip's original rows."""
-        rows = clip.texture[ORIGINAL] if self.reads_texture else clip.motion
+        """Uncalibrated log-odds of one clip's original rows; 0 where its embeddings are read and not known."""
+        if self.kind.reads_embeddings:
+            rows = clip.embeddings
+        else:
+            rows = clip.texture[ORIGINAL] if self.kind.reads_texture else clip.motion
+        if rows is None:
+            return 0.0
         if isinstance(self.model, LinearHead):
-            rows = statistics(TextureStatistics() if self.reads_texture else MotionStatistics(), rows)
+            rows = statistics(TextureStatistics() if self.kind.reads_texture else MotionStatistics(), rows)
         with torch.no_grad():
             return float(self.model(torch.from_numpy(rows)[None]))
 
 
-def fit_members(clips: Sequence[ClipRows], seed: int, plan: Sequences | None) -> list[Member]:
-    """All members; the BiLSTMs only with a plan.
+def fit_members(clips: Sequence[ClipRows], seed: int, plan: Sequences, kinds: Collection[str]) -> list[Member]:
+    """Members of some kinds; of BiLSTMs several each.
 
     Args:
         clips: what to learn from.
         seed: of the BiLSTMs.
         plan: how they learn.
+        kinds: which.
     """
-    texture, motion = texture_examples(clips), motion_examples(clips)
-    members = [
-        Member("texture_linear", True, fit_linear(texture, TextureStatistics(), TEXTURE_PENALTY)),  # noqa: FBT003
-        Member("motion_linear", False, fit_linear(motion, MotionStatistics(), MOTION_PENALTY)),  # noqa: FBT003
-    ]
-    for number in range(plan.members if plan is not None else 0):
-        assert plan is not None
-        members.append(
-            Member(f"texture_bilstm/{number}", True, fit_sequence(texture, steps=False, seed=seed + number, plan=plan))  # noqa: FBT003
-        )
-        members.append(
-            Member(f"motion_bilstm/{number}", False, fit_sequence(motion, steps=True, seed=seed + number, plan=plan))  # noqa: FBT003
-        )
+    members = []
+    for kind in sorted(Kind(name) for name in kinds):
+        for number in range(_count(kind, plan)):
+            model = _fit_member(clips, kind, seed + number, plan)
+            members.append(Member(kind, number, model))
     return members
+
+
+def _count(kind: Kind, plan: Sequences) -> int:
+    if kind is Kind.EMBEDDING_BILSTM:
+        return plan.embedding_members
+    return plan.members if kind in (Kind.TEXTURE_BILSTM, Kind.MOTION_BILSTM) else 1
+
+
+def _fit_member(clips: Sequence[ClipRows], kind: Kind, seed: int, plan: Sequences) -> nn.Module:
+    match kind:
+        case Kind.TEXTURE_LINEAR:
+            return fit_linear(texture_examples(clips), TextureStatistics(), TEXTURE_PENALTY)
+        case Kind.MOTION_LINEAR:
+            return fit_linear(motion_examples(clips), MotionStatistics(), MOTION_PENALTY)
+        case Kind.EMBEDDING_LINEAR:
+            return fit_embedding_linear(embedding_examples(clips))
+        case Kind.TEXTURE_BILSTM:
+            return fit_sequence(texture_examples(clips), steps=False, seed=seed, plan=plan)
+        case Kind.MOTION_BILSTM:
+            return fit_sequence(motion_examples(clips), steps=True, seed=seed, plan=plan)
+        case Kind.EMBEDDING_BILSTM:
+            own = replace(
+                plan,
+                steps=min(plan.steps, EMBEDDING_STEPS),
+                window=min(plan.window, EMBEDDING_WINDOW),
+                decay=EMBEDDING_DECAY,
+            )
+            return fit_embedding_sequence(embedding_examples(clips), seed=seed, plan=own)

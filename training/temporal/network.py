@@ -1,4 +1,4 @@
-"""The temporal network: statistics of texture and motion rows with linear heads, and two BiLSTMs over the rows."""
+"""The temporal network: linear heads on statistics of texture and motion rows, BiLSTMs over rows and embeddings."""
 
 from __future__ import annotations
 
@@ -137,12 +137,63 @@ class SequenceNet(nn.Module):
         return self.out(self.drop(self.sequence(inputs)[0].mean(dim=1)))
 
 
+class EmbeddingStatistics(nn.Module):
+    """How much each number of the embedding changes from crop to crop: float32 [N, S, d] → [N, d], logarithms."""
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """See the class."""
+        return torch.log((embeddings[:, 1:] - embeddings[:, :-1]).abs().mean(dim=1) + 0.02)
+
+
+class EmbeddingSteps(nn.Module):
+    """Changes of the embedding from crop to crop along some axes: float32 [N, S, d] → [N, S - 1, axes].
+
+    Args:
+        axes: float32 [d, axes].
+    """
+
+    axes: Tensor
+
+    def __init__(self, axes: npt.ArrayLike) -> None:
+        super().__init__()
+        self.register_buffer("axes", torch.tensor(np.asarray(axes), dtype=torch.float32))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """See the class."""
+        return (embeddings[:, 1:] - embeddings[:, :-1]) @ self.axes
+
+
+class EmbeddingNet(nn.Module):
+    """What is said of embeddings [N, S, d]: a score [N, 1], 0 where they are NaN.
+
+    Only changes are read, never the embedding itself, so that whose face it is tells nothing.
+
+    Args:
+        reader: what is read of them.
+        head: scores that.
+        width: d.
+    """
+
+    def __init__(self, reader: nn.Module, head: nn.Module, width: int) -> None:
+        super().__init__()
+        self.reader, self.head, self.width = reader, head, width
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """See the class."""
+        score = self.head(self.reader(embeddings))
+        assert isinstance(score, Tensor)
+        return torch.where(torch.isnan(embeddings[:, :1, 0]), torch.zeros_like(score), score)
+
+
 class TemporalNetwork(nn.Module):
-    """Weighted sum of members' scores, as calibrated log-odds: texture [N, R, 123], motion [N, T, 17] → [N, 1].
+    """Weighted sum of members' scores, as calibrated log-odds: [N, 1].
+
+    It reads texture [N, R, 123], motion [N, T, 17] and embeddings [N, S, d].
 
     Args:
         texture: members that read texture statistics (LinearHead) or rows (SequenceNet), with their weights.
         motion: the same for motion.
+        embeddings: members that read embeddings.
         offset: added to the sum.
     """
 
@@ -150,20 +201,25 @@ class TemporalNetwork(nn.Module):
         self,
         texture: Sequence[tuple[nn.Module, float]],
         motion: Sequence[tuple[nn.Module, float]],
+        embeddings: Sequence[tuple[EmbeddingNet, float]],
         offset: float,
     ) -> None:
         super().__init__()
         self.texture_statistics, self.motion_statistics = TextureStatistics(), MotionStatistics()
         self.texture = nn.ModuleList(member for member, _ in texture)
         self.motion = nn.ModuleList(member for member, _ in motion)
-        self.weights = [weight for _, weight in itertools.chain(texture, motion)]
+        self.embeddings = nn.ModuleList(member for member, _ in embeddings)
+        self.embedding_width = embeddings[0][0].width
+        self.weights = [weight for _, weight in itertools.chain(texture, motion, embeddings)]
         self.offset = offset
 
-    def forward(self, texture: Tensor, motion: Tensor) -> Tensor:
+    def forward(self, texture: Tensor, motion: Tensor, embeddings: Tensor) -> Tensor:
         """See the class."""
         of_texture, of_motion = self.texture_statistics(texture), self.motion_statistics(motion)
-        scores = [member(of_texture if isinstance(member, LinearHead) else texture) for member in self.texture] + [
-            member(of_motion if isinstance(member, LinearHead) else motion) for member in self.motion
+        scores = [
+            *(member(of_texture if isinstance(member, LinearHead) else texture) for member in self.texture),
+            *(member(of_motion if isinstance(member, LinearHead) else motion) for member in self.motion),
+            *(member(embeddings) for member in self.embeddings),
         ]
         total = sum(weight * score for weight, score in zip(self.weights, scores, strict=True))
         assert isinstance(total, Tensor)
