@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import block_diag
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -20,9 +21,10 @@ from training.data import folds
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-FAMILIAR_STRENGTH, UNFAMILIAR_STRENGTH = 0.2, 0.02
-"""Inverse L2 penalties on the weights of standardised logits. The second is strong: with a few hundred crops of unseen
-sources, weights that follow them closely do worse on the next source than weights that all members share."""
+FAMILIAR_STRENGTH, UNFAMILIAR_STRENGTH = 0.2, 0.01
+"""Inverse L2 penalties on the weights of standardised logits: in the familiar sum on each weight, in the other on how
+far it is from their mean. That one is fitted on a few hundred crops of unseen sources, and weights that follow them
+closely do worse on the next source than weights that all members share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,12 @@ def weigh(judged: Judged, names: Sequence[str]) -> Weighing:
     scale = np.sqrt(np.average((logits - np.average(logits, axis=0, weights=balance)) ** 2, axis=0, weights=balance))
     count = len(names)
     values = _split(logits / scale, judged.shares)
-    penalties = np.repeat([1 / FAMILIAR_STRENGTH, 1 / UNFAMILIAR_STRENGTH, 0.0], [count, count, 2])
-    fitted = _non_negative_logistic(values, judged.labels, balance, penalties)
+    apart = np.eye(count) - 1 / count
+    penalty = block_diag(np.eye(count) / FAMILIAR_STRENGTH, apart / UNFAMILIAR_STRENGTH, np.zeros((2, 2)))
+    fitted = _non_negative_logistic(values, judged.labels, balance, penalty)
     weights = fitted[:-2].reshape(2, count) / scale
     stretched = np.column_stack([values[:, :-2] @ fitted[:-2], values[:, -2:]])
-    slope, *biases = _non_negative_logistic(stretched, judged.labels, balance, np.zeros(3))
+    slope, *biases = _non_negative_logistic(stretched, judged.labels, balance, np.zeros((3, 3)))
     sums = [
         WeightedSum(dict(zip(names, (own * slope).tolist(), strict=True)), float(bias))
         for own, bias in zip(weights, biases, strict=True)
@@ -90,16 +93,17 @@ def _split(values: Floats, shares: Floats) -> Floats:
     return np.hstack([own * values, other * values, own, other])
 
 
-def _non_negative_logistic(values: Floats, labels: Labels, importance: Floats, penalties: Floats) -> Floats:
-    """Coefficients of a logistic regression with a ridge penalty each; those with one are not below nought."""
+def _non_negative_logistic(values: Floats, labels: Labels, importance: Floats, penalty: Floats) -> Floats:
+    """Coefficients of a logistic regression with a quadratic penalty; all but the last two, constants, at least 0."""
 
     def loss(coefficients: Floats) -> tuple[float, Floats]:
-        log_odds = values @ coefficients
+        log_odds, pull = values @ coefficients, penalty @ coefficients
         surprise = np.logaddexp(0.0, log_odds) - labels * log_odds
-        gradient = values.T @ (importance * (expit(log_odds) - labels)) + penalties * coefficients
-        return float(importance @ surprise + penalties @ coefficients**2 / 2), gradient
+        gradient = values.T @ (importance * (expit(log_odds) - labels)) + pull
+        return float(importance @ surprise + coefficients @ pull / 2), gradient
 
-    bounds = [(0.0 if penalty > 0 else None, None) for penalty in penalties]
+    free = [(None, None)] * 2
+    bounds = [*[(0.0, None)] * (values.shape[1] - len(free)), *free]
     found = minimize(loss, np.zeros(values.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
     return np.asarray(found.x, np.float64)
 
