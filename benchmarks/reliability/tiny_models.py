@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from services.common.models import ModelRepository
 from services.fusion.heads import MANIFEST
+from services.visual.temporal import EMBEDDINGS_OF
 
 STAND_IN = "nothing: a stand-in for campaigns, made by benchmarks/reliability/tiny_models.py"
 FACE_SIDE_CELLS = 4
@@ -29,6 +30,7 @@ REDNESS = 60.0
 """How far red must be above the other colours, on average over a cell of 32 pixels, to be a face."""
 SYNC_WINDOW, SYNC_HOP, SYNC_LAGS = 50, 25, 31
 LANDMARKS = 478
+EMBEDDING = 1280
 
 
 class GraphBuilder:
@@ -127,7 +129,7 @@ def frame_classifier(graph: GraphBuilder) -> None:
     """Brighter crops are more suspicious."""
     level = _crop_level(graph)
     graph.give("logit", graph.scaled(level, 1.5, -135.0), ["n", 1])
-    graph.give("embedding", graph.scaled(level, np.linspace(-1, 1, 1280)[None], 0.0), ["n", 1280])
+    graph.give("embedding", graph.scaled(level, np.linspace(-1, 1, EMBEDDING)[None], 0.0), ["n", EMBEDDING])
     square = graph.node("Reshape", [level, graph.integers(-1, 1, 1)])
     graph.give("activation_map", graph.scaled(square, np.eye(6)[None], 0.0), ["n", 6, 6])
 
@@ -153,11 +155,13 @@ def spoof_classifier(graph: GraphBuilder) -> None:
 
 
 def temporal(graph: GraphBuilder) -> None:
-    """The mean of all numbers, squashed."""
+    """The mean of all numbers, squashed; embeddings that nobody knows, NaN, count as 0."""
     texture = graph.take("texture", TensorProto.FLOAT, ["n", "rows", 123])
     motion = graph.take("motion", TensorProto.FLOAT, ["n", "frames", 17])
-    levels = [graph.node("Tanh", [graph.mean(values, (1, 2))]) for values in (texture, motion)]
-    graph.give("logit", graph.node("Reshape", [graph.node("Add", levels), graph.integers(-1, 1)]), ["n", 1])
+    embeddings = graph.take("embeddings", TensorProto.FLOAT, ["n", "crops", EMBEDDING])
+    known = graph.node("Where", [graph.node("IsNaN", [embeddings]), graph.constant(0.0), embeddings])
+    levels = [graph.node("Tanh", [graph.mean(values, (1, 2))]) for values in (texture, motion, known)]
+    graph.give("logit", graph.node("Reshape", [graph.node("Sum", levels), graph.integers(-1, 1)]), ["n", 1])
 
 
 def sync(graph: GraphBuilder) -> None:
@@ -193,6 +197,7 @@ def write_repository(target: Path, served: Path) -> ModelRepository:
         served: the real model repository, whose ``config.pbtxt`` files are taken over.
     """
     shutil.rmtree(target, ignore_errors=True)
+    hashes: dict[str, str] = {}
     for make in GRAPHS:
         name = make.__name__
         builder = GraphBuilder(name)
@@ -202,14 +207,17 @@ def write_repository(target: Path, served: Path) -> ModelRepository:
         file.parent.mkdir(parents=True)
         file.write_bytes(content)
         shutil.copy(served / name / "config.pbtxt", target / name)
-        card = {
+        hashes[name] = hashlib.sha256(content).hexdigest()
+        card: dict[str, Any] = {
             "name": name,
             "version": "1",
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": hashes[name],
             "trained_on": STAND_IN,
             "headline": "none: it judges nothing",
             "licence": "as this project",
         }
+        if make is temporal:
+            card[EMBEDDINGS_OF] = {"sha256": hashes[frame_classifier.__name__], "width": EMBEDDING}
         (target / name / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return ModelRepository(target)
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from bonafide.v1 import fusion_pb2, fusion_pb2_grpc
 from services.common.channels import open_channel
@@ -87,11 +87,9 @@ async def test_the_port_for_probes_carries_health_and_nothing_else() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await fusion_pb2_grpc.FusionServiceStub(probe).Fuse(fusion_pb2.FuseRequest(), timeout=5)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-        question = reflection_pb2.ServerReflectionRequest(list_services="")
-        with pytest.raises(grpc.aio.AioRpcError) as hidden:
-            async for _ in reflection_pb2_grpc.ServerReflectionStub(probe).ServerReflectionInfo(iter([question])):
-                pass
-        assert hidden.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        # Nothing is written: the refusal may overtake a message, and then the client reports its own failure to send.
+        hidden = reflection_pb2_grpc.ServerReflectionStub(probe).ServerReflectionInfo(timeout=5)
+        assert await hidden.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_startup_is_remembered_when_readiness_goes() -> None:
