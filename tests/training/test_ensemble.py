@@ -17,13 +17,16 @@ from services.visual.scoring import FRAME_MODEL  # noqa: E402
 from training.calibration import Line  # noqa: E402
 from training.checkpoints.catalogue import ARCHITECTURES, built  # noqa: E402
 from training.crop_models import PARITY_TOLERANCE, REPOSITORY, parity_gap  # noqa: E402
-from training.data import data_root  # noqa: E402
+from training.data import data_root, zip_set  # noqa: E402
 from training.ensemble.members import PUBLISHED, WholeFace, load_published, new_members  # noqa: E402
 from training.ensemble.probe import ShallowProbe, fit_unit  # noqa: E402
 from training.ensemble.serving import BROAD, OUTPUTS, PROBE, SEEN, CalibratedMember, weighed  # noqa: E402
 from training.ensemble.training import JointRun  # noqa: E402
 from training.ensemble.weighing import Judged, cross_fitted, weigh  # noqa: E402
+from training.evaluation.stills import StillScorer  # noqa: E402
+from training.frame.selection import held_out_rows  # noqa: E402
 from training.frame.training import Plan  # noqa: E402
+from training.metrics import auc  # noqa: E402
 
 pytestmark = pytest.mark.training
 NAMES = (FRAME_MODEL, "meso4", "mesoinception4")
@@ -164,3 +167,20 @@ def test_the_served_ensemble_is_the_one_that_was_fitted() -> None:
     assert ensemble.gate == PROBE
     for part in ("dfdc_faces_val", "unseen_sources", "mesonet_faces_train"):
         assert content["metrics"][part]["auc"]["n"] > 100
+
+
+@pytest.mark.skipif(not (data_root() / "faces").is_dir(), reason="the faces are not there")
+def test_the_served_gate_tells_familiar_pictures_from_others() -> None:
+    scorer = StillScorer(REPOSITORY)
+
+    def familiarity(name: str) -> npt.NDArray[np.float64]:
+        held = zip_set(name)
+        rows = held_out_rows(held.examples) if name == "manipulated_faces_train" else np.arange(len(held.examples))
+        chosen = rows[np.linspace(0, len(rows) - 1, 16).astype(int)]
+        crops = [scorer.cut(held.picture(held.examples[row]))[0] for row in chosen.tolist()]
+        return np.array([answer["familiarity"] for answer in scorer.answers(PROBE, crops)])
+
+    familiar, others = familiarity("dfdc_faces_val"), familiarity("manipulated_faces_train")
+    assert np.median(familiar) > 1
+    assert np.median(others) < -1
+    assert auc(np.repeat([1, 0], 16), np.concatenate([familiar, others])) > 0.9
