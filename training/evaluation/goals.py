@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from services.visual.ensemble import FILE
+from training.audio.channels import DEGRADATIONS
 from training.evaluation.summary import Summary
 from training.metrics import Measure
 
@@ -39,6 +40,10 @@ GOALS = (
     Goal("speech, whole sources never trained on, pooled", "audio", "all", "eer", 0.20),
     Goal("speech, mean within a source", "audio", "within_source_mean", "eer", 0.17),
     Goal("speech, calibration", "audio", "all", "ece", 0.08),
+    *(
+        Goal(f"speech after {name.replace('_', ' ')}, pooled", "audio", f"degraded_{name}", "eer", 0.30)
+        for name in DEGRADATIONS
+    ),
     Goal("in sync against swapped, by identity", "sync", "dubbed", "auc", 0.97),
     Goal("verdict, dubbed", "fused", "dubbed", "auc", 0.95),
     Goal("verdict, shifted", "fused", "shifted", "auc", 0.95),
