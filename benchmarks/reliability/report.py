@@ -117,7 +117,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Any, Row], str]], ...] = (
 
 
 def write_page() -> None:
-    """Write docs/reliability.md from what is published and from the words in docs/reliability/*.words.md."""
+    """Write docs/reliability.md from what is published and from the words beside this module."""
     details = _published(DETAILS.removesuffix(".json")) or {}
     parts = [_words("introduction")]
     for campaign, title, section in SECTIONS:
