@@ -37,6 +37,7 @@ STAGES = 3
 STRENGTH = 1e-4
 """Inverse L2 penalty; weaker ones fit the sources trained on and lose the others."""
 GATE_STRENGTH = 1e-2
+"""Inverse L2 penalty of the gate: from 1e-4 to 1e-1 unseen sources and DFDC stay within a hundredth of AUC."""
 FAMILIAR = 2000
 """Crops of the set of swaps that the gate learns from; half of them once more, degraded."""
 FOLDS = 5
