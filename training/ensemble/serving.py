@@ -124,8 +124,8 @@ def fit_ensemble(names: Sequence[str], parts: Sequence[Part], training: Training
     bring_back(names)
     engine, repository = EmbeddedEngine(ModelRepository(REPOSITORY)), ModelRepository(REPOSITORY)
     members = (FRAME_MODEL, *names)
-    columns, costs = zip(*(_served(engine, name, parts) for name in members), strict=True)
-    familiarity, _ = _served(engine, PROBE, parts, output="familiarity")
+    answers, costs = zip(*(_served(engine, name, parts) for name in members), strict=True)
+    columns, familiarity = [answer["logit"] for answer in answers], answers[members.index(PROBE)]["familiarity"]
     held_out = HeldOut.of(parts, np.split(columns[0], np.cumsum([len(part.rows) for part in parts])[:-1]))
     judged = Judged(
         np.stack(columns, axis=1),
@@ -224,17 +224,20 @@ def _logits(member: nn.Module, part: Part, batch: int = 16) -> Floats:
 
 
 def _served(
-    engine: EmbeddedEngine, name: str, parts: Sequence[Part], *, output: str = "logit", batch: int = TIMED_CROPS
-) -> tuple[Floats, float]:
-    """One output of a served network for all crops of all parts, and its median cost, milliseconds a crop."""
-    found, spent = [], []
+    engine: EmbeddedEngine, name: str, parts: Sequence[Part], batch: int = TIMED_CROPS
+) -> tuple[dict[str, Floats], float]:
+    """Numbers that a served network gives of all crops of all parts, by output, and its median cost, ms a crop."""
+    found: dict[str, list[Floats]] = {output: [] for output in OUTPUTS.get(name, ONE_OUTPUT)}
+    spent = []
     for part in parts:
         for start in range(0, len(part.rows), batch):
             crops = np.stack([part.faces.crop(int(row)) for row in part.rows[start : start + batch]])
             began = time.process_time()
-            found.append(engine.run(name, {"crops": crops})[output][:, 0].astype(np.float64))
+            outputs = engine.run(name, {"crops": crops})
             spent.append((time.process_time() - began) * 1000 / len(crops))
-    return np.concatenate(found), float(np.median(spent))
+            for output, columns in found.items():
+                columns.append(outputs[output][:, 0].astype(np.float64))
+    return {output: np.concatenate(columns) for output, columns in found.items()}, float(np.median(spent))
 
 
 def _card(
